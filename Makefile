@@ -1,0 +1,76 @@
+# Every target makes what it needs in .venv/ and build/ and can be run again at once.
+#
+#   make demo       train, export, validate and time a network on real images; report in demo-output/
+#   make test       everything that proves the project: lint, types, C++ and Python tests
+#   make build      the package with its native libraries, installed editable in .venv/
+#   make lint       ruff, mypy, clang-format
+#   make bench-cpu  the CPU benchmark of all engines at hand; results in benchmarks/results/
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+NATIVE_SOURCES := CMakeLists.txt VERSION $(shell find cmake plugins -type f | grep -v ' ')
+# PyTorch, pytest workers and OpenMP would otherwise each take every core.
+TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+PYTEST_WORKERS ?= 2
+
+.DELETE_ON_ERROR:
+.PHONY: all demo test test-cpp test-python build lint format bench-cpu clean help
+
+all: build
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@command -v c++ >/dev/null || { echo "A C++ compiler is needed: apt-get install g++" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+	    || { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is another; call make PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip' 2>/dev/null \
+	    || { echo "The venv module is needed: apt-get install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+
+# Third-party packages, in the versions of constraints.txt. The scikit-build-core backend goes first, since the
+# package is then built without isolation, which lets CMake keep its build folder.
+.venv/.dependencies: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt scikit-build-core cmake ninja
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[demo,dev]"
+	touch $@
+
+.venv/.package: .venv/.dependencies $(NATIVE_SOURCES)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+build: .venv/.package
+
+demo: build
+	$(BIN)/python examples/digits/run.py --output demo-output
+
+lint: .venv/.dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files -z '*.cc' '*.h' '*.cu' '*.cuh' | xargs -0 $(BIN)/clang-format --dry-run --Werror
+
+format: .venv/.dependencies
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files -z '*.cc' '*.h' '*.cu' '*.cuh' | xargs -0 $(BIN)/clang-format -i
+
+# The core's own tests, under AddressSanitizer and UndefinedBehaviorSanitizer.
+test-cpp: .venv/.dependencies
+	$(BIN)/cmake -S . -B build/cpp-tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
+	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDCN_DEPLOY_BUILD_TESTS=ON -DDCN_DEPLOY_SANITIZE=address,undefined \
+	    -DDCN_DEPLOY_ONNXRUNTIME=OFF
+	$(BIN)/cmake --build build/cpp-tests
+	$(BIN)/ctest --test-dir build/cpp-tests --output-on-failure
+
+test-python: build
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+
+test: lint test-cpp test-python
+
+bench-cpu: build
+	$(BIN)/python benchmarks/bench_cpu.py
+
+clean:
+	rm -rf build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,41 @@
+"""Deformable convolution and deformable RoI pooling, from PyTorch to deployed engines.
+
+``import dcn_deploy`` is cheap: it loads neither torch nor any runtime. The subpackages and
+:func:`dcn_deploy.export` are resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dcn_deploy._libraries import library_path as library_path
+
+if TYPE_CHECKING:
+    from dcn_deploy import export as export
+
+_SUBPACKAGES = (
+    "analysis",
+    "errors",
+    "export",
+    "models",
+    "nn",
+    "ops",
+    "profiling",
+    "runtime",
+    "validation",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dcn-deploy")
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBPACKAGES, "__version__"])

@@ -1,0 +1,85 @@
+"""Where the native libraries of this installation are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcn_deploy.errors import InvalidArgumentError, LibraryNotBuiltError, describe
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """One shared library that the native build can make."""
+
+    filename: str
+    cmake_option: str
+    needs: str
+
+
+# One row a library. The file name is what CMake calls the target's output.
+LIBRARIES = {
+    "onnxruntime": NativeLibrary(
+        "libdcn_deploy_onnxruntime.so",
+        "DCN_DEPLOY_ONNXRUNTIME",
+        "the ONNX Runtime C API headers (set ONNXRUNTIME_ROOT, or install libonnxruntime-dev) and a C++17 compiler",
+    ),
+    "onnxruntime_cuda": NativeLibrary(
+        "libdcn_deploy_onnxruntime_cuda.so",
+        "DCN_DEPLOY_ONNXRUNTIME_CUDA",
+        "the CUDA operators, which this version does not contain yet",
+    ),
+    "tensorrt": NativeLibrary(
+        "libdcn_deploy_tensorrt.so",
+        "DCN_DEPLOY_TENSORRT",
+        "the TensorRT plugins, which this version does not contain yet",
+    ),
+}
+
+#: Environment variable that names a folder to look in first (a CMake build folder, say).
+LIBRARY_DIR_VARIABLE = "DCN_DEPLOY_LIBRARY_DIR"
+
+
+def _search_path() -> list[Path]:
+    folders = []
+    override = os.environ.get(LIBRARY_DIR_VARIABLE)
+    if override:
+        folders.append(Path(override))
+    folders.append(Path(__file__).resolve().parent / "lib")
+    # In an editable installation the sources lie in the checkout and the libraries in site-packages.
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    with contextlib.suppress(PackageNotFoundError):
+        folders.append(Path(str(distribution("dcn-deploy").locate_file("dcn_deploy/lib"))))
+    return folders
+
+
+def library_path(kind: str) -> Path:
+    """Return the path of a native library of this installation.
+
+    Args:
+        kind: ``"onnxruntime"``: custom-op library for ``SessionOptions.register_custom_ops_library``;
+            ``"onnxruntime_cuda"``: the same for the CUDA provider;
+            ``"tensorrt"``: plugin library for TensorRT's plugin registry.
+
+    Raises:
+        InvalidArgumentError: for an unknown ``kind``.
+        LibraryNotBuiltError: if the library is not there; the message names the missing piece.
+    """
+    library = LIBRARIES.get(kind)
+    if library is None:
+        raise InvalidArgumentError(
+            describe("library_path(kind)", expected=f"one of {', '.join(LIBRARIES)}", actual=repr(kind))
+        )
+    folders = _search_path()
+    for folder in folders:
+        path = folder / library.filename
+        if path.is_file():
+            return path
+    raise LibraryNotBuiltError(
+        f"{library.filename} is not part of this installation (looked in {', '.join(map(str, folders))}). "
+        f"It needs {library.needs}. Then reinstall with -C cmake.define.{library.cmake_option}=ON, "
+        f"which fails with the reason if something is missing; 'dcn-deploy doctor' shows what was found."
+    )

@@ -1,0 +1,43 @@
+"""The operators in PyTorch.
+
+Importing this package registers the torch operators (``torch.ops.dcn_deploy.*``). Where torch is not
+installed the import still succeeds, so that the rest can be looked at, and the first use of an operator
+says what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dcn_deploy.ops.functional import deform_conv2d as deform_conv2d
+
+_DEFINED_IN = {"deform_conv2d": "dcn_deploy.ops.functional"}
+_SUBMODULES = ("functional", "geometry", "reference", "schema")
+
+
+def _torch_is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+if _torch_is_installed():
+    # Registration must not wait for the first attribute access: a program may import this package only
+    # to make torch.ops.dcn_deploy or a saved torch.export program work.
+    importlib.import_module("dcn_deploy.ops.functional")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DEFINED_IN:
+        return getattr(importlib.import_module(_DEFINED_IN[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_DEFINED_IN, *_SUBMODULES])

@@ -1,0 +1,280 @@
+"""Deformable convolution and its gradients in plain PyTorch, on any device.
+
+A bilinear sample is a weighted sum of four rows of the channels-last feature map, so sampling is a sparse matrix
+S with four entries a row, and everything follows from three products:
+
+    column      = S · features               (``embedding_bag`` with per-sample weights: one fused, threaded pass)
+    d features  = Sᵀ · d column              (the same, with the entries sorted by pixel)
+    d S[p, q]   = ⟨d column[p], features[q]⟩ (four row-wise dot products), chained to offset and mask by hand
+
+Images are taken a few at a time, so that the column stays within a fixed budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dcn_deploy._lazy import require
+
+require("torch", "dcn_deploy.ops")
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+#: Elements of the column that are held at once: 128 MiB in float32.
+_COLUMN_BUDGET = 1 << 25
+
+
+@dataclass
+class _Sampling:
+    """The sparse sampling matrix of some images, rows ordered (image, ho, wo, offset_group, tap).
+
+    Attributes:
+        index: [rows, 4] row of the feature table for each corner; the table's last row, all zeros, stands for
+            every corner outside the map, so that an infinite feature elsewhere can't leak in as 0·inf.
+        bilinear: [rows, 4] bilinear weights of the corners, 0 for those outside.
+        ly, lx: [rows] position within the bilinear cell.
+        valid: [rows, 4] whether the corner is inside the map.
+        mask: [rows] modulation, or None.
+    """
+
+    index: Tensor
+    bilinear: Tensor
+    ly: Tensor
+    lx: Tensor
+    valid: Tensor
+    mask: Tensor | None
+
+    def weights(self) -> Tensor:
+        """Return the entries of S, [rows, 4]."""
+        return self.bilinear if self.mask is None else self.bilinear * self.mask[:, None]
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _rows(tensor: Tensor, offset_group: int, taps: int, last: int) -> Tensor:
+    """[n, offset_group·taps·last, Ho, Wo] → [n·Ho·Wo·offset_group·taps, last]."""
+    n, _, out_h, out_w = tensor.shape
+    split = tensor.reshape(n, offset_group, taps, last, out_h, out_w)
+    return split.permute(0, 4, 5, 1, 2, 3).reshape(-1, last)
+
+
+def _from_rows(rows: Tensor, like: Tensor, offset_group: int, taps: int) -> Tensor:
+    """Inverse of :func:`_rows`, in the shape and type of ``like``."""
+    n, channels, out_h, out_w = like.shape
+    split = rows.reshape(n, out_h, out_w, offset_group, taps, channels // (offset_group * taps))
+    return split.permute(0, 3, 4, 5, 1, 2).reshape(like.shape).to(like.dtype)
+
+
+def _feature_table(input: Tensor, offset_group: int, dtype: torch.dtype) -> Tensor:
+    """[n, C, H, W] → [n·H·W·offset_group + 1, C/offset_group]: one row a pixel and offset group, then one of zeros."""
+    rows = input.permute(0, 2, 3, 1).reshape(-1, input.shape[1] // offset_group).to(dtype)
+    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+
+
+def _sampling(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    kernel: tuple[int, int],
+    stride: list[int],
+    pads: list[int],
+    dilation: list[int],
+    offset_group: int,
+    dtype: torch.dtype,
+) -> _Sampling:
+    n, _, height, width = input.shape
+    out_h, out_w = offset.shape[2:]
+    taps = kernel[0] * kernel[1]
+    device = input.device
+
+    def steps(count: int, step: int, start: int = 0) -> Tensor:
+        return torch.arange(count, device=device, dtype=dtype) * step + start
+
+    # Positions of the undeformed taps, broadcast to [n, Ho, Wo, offset_group, kH, kW].
+    base_y = steps(out_h, stride[0], -pads[0])[:, None, None, None, None] + steps(kernel[0], dilation[0])[:, None]
+    base_x = steps(out_w, stride[1], -pads[1])[:, None, None, None] + steps(kernel[1], dilation[1])
+    full = (n, out_h, out_w, offset_group, kernel[0], kernel[1])
+    delta = _rows(offset, offset_group, taps, 2).to(dtype)
+    y = base_y.expand(full).reshape(-1) + delta[:, 0]
+    x = base_x.expand(full).reshape(-1) + delta[:, 1]
+    # Comparisons with NaN are false, so a non-finite position is outside; it must not reach the conversion to
+    # an integer, which is undefined for it.
+    inside = (y > -1) & (y < height) & (x > -1) & (x < width)
+    y = torch.where(inside, y, 0)
+    x = torch.where(inside, x, 0)
+    top, left = y.floor(), x.floor()
+    ly, lx = y - top, x - left
+    row, column = top.long(), left.long()
+    rows = torch.stack([row, row, row + 1, row + 1], 1)
+    columns = torch.stack([column, column + 1, column, column + 1], 1)
+    valid = inside[:, None] & (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    # Row of the table = ((image·H + row)·W + column)·offset_group + o.
+    image = torch.arange(n, device=device).view(n, 1, 1, 1, 1, 1).expand(full).reshape(-1, 1)
+    own = torch.arange(offset_group, device=device).view(1, 1, 1, -1, 1, 1).expand(full).reshape(-1, 1)
+    index = ((image * height + rows) * width + columns) * offset_group + own
+    index = torch.where(valid, index, n * height * width * offset_group)
+    hy, hx = 1 - ly, 1 - lx
+    bilinear = torch.stack([hy * hx, hy * lx, ly * hx, ly * lx], 1) * valid
+    modulation = None if mask is None else _rows(mask, offset_group, taps, 1).to(dtype)[:, 0]
+    return _Sampling(index, bilinear, ly, lx, valid, modulation)
+
+
+def _bag(rows: Tensor, table: Tensor, weights: Tensor) -> Tensor:
+    """S · table: [rows, channels]."""
+    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+
+def _bag_transposed(index: Tensor, weights: Tensor, grad: Tensor, table_rows: int) -> Tensor:
+    """Sᵀ · grad: [table_rows, channels], summed in a fixed order."""
+    flat = index.reshape(-1)
+    target, order = torch.sort(flat, stable=True)
+    starts = torch.searchsorted(target, torch.arange(table_rows, device=flat.device))
+    return F.embedding_bag(
+        order // index.shape[1], grad, starts, mode="sum", per_sample_weights=weights.reshape(-1)[order]
+    )
+
+
+def _image_chunks(n: int, column_per_image: int) -> Iterator[slice]:
+    step = max(1, _COLUMN_BUDGET // max(1, column_per_image))
+    for begin in range(0, n, step):
+        yield slice(begin, min(n, begin + step))
+
+
+def _grouped_column(column: Tensor, n: int, pixels: int, offset_group: int, taps: int, group: int) -> Tensor:
+    """[rows, C/offset_group] → [group, n·pixels, C/group·taps], channel-major within a group as in the weight."""
+    channels = column.shape[1] * offset_group
+    split = column.view(n * pixels, offset_group, taps, column.shape[1])
+    by_channel = split.permute(0, 1, 3, 2).reshape(n * pixels, group, channels // group * taps)
+    return by_channel.transpose(0, 1)
+
+
+def _fast_weight(weight: Tensor, offset_group: int) -> Tensor:
+    """[M, C, kH, kW] → [M, offset_group·taps·C/offset_group], the column's own order, for one convolution group."""
+    m, channels = weight.shape[:2]
+    return weight.reshape(m, offset_group, channels // offset_group, -1).transpose(2, 3).reshape(m, -1)
+
+
+def forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: list[int],
+    pads: list[int],
+    dilation: list[int],
+    group: int,
+    offset_group: int,
+) -> Tensor:
+    """Return the convolution [N, M, Ho, Wo]; arguments are checked by the caller and N ≥ 1."""
+    n, channels = input.shape[:2]
+    m, _, kernel_h, kernel_w = weight.shape
+    out_h, out_w = offset.shape[2:]
+    taps, pixels = kernel_h * kernel_w, out_h * out_w
+    dtype = _compute_dtype(input.dtype)
+    output = input.new_empty((n, m, out_h, out_w))
+    flat_weight = weight.to(dtype)
+    flat_weight = _fast_weight(flat_weight, offset_group) if group == 1 else flat_weight.reshape(group, m // group, -1)
+    for images in _image_chunks(n, pixels * taps * channels):
+        x = input[images]
+        count = x.shape[0]
+        s = _sampling(
+            x,
+            offset[images],
+            None if mask is None else mask[images],
+            (kernel_h, kernel_w),
+            stride,
+            pads,
+            dilation,
+            offset_group,
+            dtype,
+        )
+        column = _bag(s.index, _feature_table(x, offset_group, dtype), s.weights())
+        if group == 1:
+            product = flat_weight @ column.view(count, pixels, -1).transpose(1, 2)
+        else:
+            grouped = _grouped_column(column, count, pixels, offset_group, taps, group)
+            product = torch.bmm(grouped, flat_weight.transpose(1, 2))
+            product = product.view(group, count, pixels, -1).permute(1, 0, 3, 2).reshape(count, m, pixels)
+        if bias is not None:
+            product = product + bias.to(dtype)[:, None]
+        output[images] = product.view(count, m, out_h, out_w)
+    return output
+
+
+def backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    stride: list[int],
+    pads: list[int],
+    dilation: list[int],
+    group: int,
+    offset_group: int,
+    wanted: list[bool],
+) -> list[Tensor]:
+    """Return gradients of (input, weight, offset, mask), an empty tensor for each that is not wanted."""
+    n, channels, height, width = input.shape
+    m, _, kernel_h, kernel_w = weight.shape
+    out_h, out_w = offset.shape[2:]
+    taps, pixels = kernel_h * kernel_w, out_h * out_w
+    dtype = _compute_dtype(input.dtype)
+    none = input.new_empty(0)
+    want_input, want_weight, want_offset, want_mask = wanted
+    grad_input = torch.empty(input.shape, dtype=input.dtype, device=input.device) if want_input else none
+    grad_weight = weight.new_zeros(weight.shape, dtype=dtype) if want_weight else none
+    grad_offset = torch.empty(offset.shape, dtype=offset.dtype, device=offset.device) if want_offset else none
+    grad_mask = (
+        torch.empty(mask.shape, dtype=mask.dtype, device=mask.device) if want_mask and mask is not None else none
+    )
+    grouped_weight = weight.to(dtype).reshape(group, m // group, -1)
+    for images in _image_chunks(n, pixels * taps * channels):
+        x = input[images]
+        count = x.shape[0]
+        s = _sampling(
+            x,
+            offset[images],
+            None if mask is None else mask[images],
+            (kernel_h, kernel_w),
+            stride,
+            pads,
+            dilation,
+            offset_group,
+            dtype,
+        )
+        table = _feature_table(x, offset_group, dtype)
+        # [group, count·pixels, M/group]
+        grad = grad_output[images].to(dtype).reshape(count, group, m // group, pixels)
+        grad = grad.permute(1, 0, 3, 2).reshape(group, count * pixels, m // group)
+        if want_weight:
+            column = _bag(s.index, table, s.weights())
+            grouped = _grouped_column(column, count, pixels, offset_group, taps, group)
+            grad_weight += torch.bmm(grad.transpose(1, 2), grouped).view(weight.shape)
+        if not (want_input or want_offset or want_mask):
+            continue
+        grad_column = torch.bmm(grad, grouped_weight).transpose(0, 1)
+        grad_column = grad_column.reshape(-1, offset_group, channels // offset_group, taps)
+        grad_column = grad_column.transpose(2, 3).reshape(-1, channels // offset_group)
+        if want_input:
+            rows = _bag_transposed(s.index, s.weights(), grad_column, table.shape[0])[:-1]
+            as_image = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+            grad_input[images] = as_image.to(input.dtype)
+        if want_offset or want_mask:
+            # Corners outside the map point at the row of zeros, so their products vanish on their own.
+            dots = torch.stack([(table.index_select(0, s.index[:, k]) * grad_column).sum(1) for k in range(4)], 1)
+            if want_mask and mask is not None:
+                grad_mask[images] = _from_rows((dots * s.bilinear).sum(1), mask[images], offset_group, taps)
+            if want_offset:
+                if s.mask is not None:
+                    dots = dots * s.mask[:, None]
+                top_left, top_right, bottom_left, bottom_right = dots.unbind(1)
+                along_y = (1 - s.lx) * (bottom_left - top_left) + s.lx * (bottom_right - top_right)
+                along_x = (1 - s.ly) * (top_right - top_left) + s.ly * (bottom_right - bottom_left)
+                grad_offset[images] = _from_rows(torch.stack([along_y, along_x], 1), offset[images], offset_group, taps)
+    return [grad_input, grad_weight.to(weight.dtype), grad_offset, grad_mask]

@@ -1,0 +1,63 @@
+"""Sizes, strides and pads of a convolution: plain integer arithmetic, also on symbolic sizes.
+
+Order is height before width everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+from dcn_deploy.errors import InvalidArgumentError, describe
+
+
+def output_size(size: int, pad_begin: int, pad_end: int, dilation: int, kernel: int, stride: int) -> int:
+    """Return floor((size + pads − dilation·(kernel − 1) − 1)/stride) + 1, the extent of the output on one axis.
+
+    Written in the form torch's own convolution uses, so that symbolic sizes of both compare equal.
+    """
+    return (size + pad_begin + pad_end - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def pair(name: str, value: int | Sequence[int], minimum: int) -> tuple[int, int]:
+    """Return (height, width) from an int or a sequence of two.
+
+    Raises:
+        InvalidArgumentError: for anything else, or a value below ``minimum``.
+    """
+    if _is_int(value):
+        values: tuple[int, ...] = (value, value)
+    else:
+        values = tuple(value) if isinstance(value, Sequence) else ()
+    if len(values) != 2 or not all(_is_int(v) and v >= minimum for v in values):
+        raise InvalidArgumentError(
+            describe(name, expected=f"an int or (height, width), each at least {minimum}", actual=repr(value))
+        )
+    return values[0], values[1]
+
+
+def padding4(name: str, value: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """Return (top, left, bottom, right) from an int, (height, width) or all four, the order of ONNX ``pads``.
+
+    Raises:
+        InvalidArgumentError: for anything else, or a negative value.
+    """
+    if _is_int(value):
+        values: tuple[int, ...] = (value,) * 4
+    elif isinstance(value, Sequence):
+        values = tuple(value) * (2 if len(value) == 2 else 1)
+    else:
+        values = ()
+    if len(values) != 4 or not all(_is_int(v) and v >= 0 for v in values):
+        raise InvalidArgumentError(
+            describe(
+                name,
+                expected="an int, (height, width) or (top, left, bottom, right), each at least 0",
+                actual=repr(value),
+            )
+        )
+    return values[0], values[1], values[2], values[3]

@@ -1,0 +1,123 @@
+"""What the runners of ONNX files read from one: nodes, inputs, outputs, element types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dcn_deploy._lazy import require
+from dcn_deploy.errors import InvalidModelError, ModelSourceError, UnsupportedError, describe
+from dcn_deploy.runtime.runner import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+
+def load(model: str | Path | onnx.ModelProto, purpose: str, *, external_data: bool = True) -> onnx.ModelProto:
+    """Return the ``ModelProto`` of a file, or the given one itself.
+
+    Args:
+        model: path or model.
+        purpose: what needs it, for the message if the package ``onnx`` is missing.
+        external_data: read weights that lie in files of their own.
+
+    Raises:
+        ModelSourceError: if there is no such file.
+        InvalidModelError: if the file holds no ONNX model, or its external data is missing.
+    """
+    onnx = require("onnx", purpose)
+    if not isinstance(model, str | Path):
+        return model
+    path = Path(model)
+    if not path.is_file():
+        raise ModelSourceError(describe("ONNX file", expected="the path of a file", actual=f"'{path}', which is none"))
+    try:
+        proto: onnx.ModelProto = onnx.load(path, load_external_data=external_data)
+    except FileNotFoundError as error:
+        raise InvalidModelError(
+            f"'{path}' keeps weights in a file of its own that is missing ({error}). Copy that file along with it."
+        ) from error
+    except Exception as error:
+        # protobuf and onnx raise a dozen unrelated types for a file that is no model.
+        raise InvalidModelError(
+            describe(f"'{path}'", expected="an ONNX model", actual=f"a file that does not parse ({error})")
+        ) from error
+    if not proto.ir_version or not proto.HasField("graph"):
+        # protobuf takes many short files, the empty one included, for a message without fields.
+        raise InvalidModelError(describe(f"'{path}'", expected="an ONNX model", actual="a file without a graph"))
+    return proto
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of the graph, of its subgraphs and of the model's functions."""
+    yield from _nodes_of(model.graph.node)
+    for function in model.functions:
+        yield from _nodes_of(function.node)
+
+
+def _nodes_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes_of(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from _nodes_of(graph.node)
+
+
+def numpy_dtype(element_type: int, what: str) -> np.dtype[Any]:
+    """Return the NumPy dtype of an ONNX element type (``ml_dtypes`` ones for bfloat16 and narrower).
+
+    Raises:
+        UnsupportedError: if NumPy has none.
+    """
+    import onnx
+
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(element_type)
+    except (KeyError, ValueError) as error:
+        raise UnsupportedError(f"{what} has the ONNX element type {element_type}, which NumPy does not have.") from error
+
+
+def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    """Return name, dtype and shape of a graph's input or output.
+
+    Raises:
+        UnsupportedError: if it is no dense tensor (a sequence, say).
+    """
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise UnsupportedError(
+            describe(f"type of '{value.name}'", expected="a dense tensor", actual=kind or "no type at all")
+        )
+    tensor = value.type.tensor_type
+    shape: tuple[int | str | None, ...] | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim
+        )
+    return TensorSpec(value.name, numpy_dtype(tensor.elem_type, f"'{value.name}'"), shape)
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return the graph's inputs without those that an initializer fills."""
+    filled = {tensor.name for tensor in model.graph.initializer}
+    filled |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return tuple(tensor_spec(value) for value in model.graph.input if value.name not in filled)
+
+
+def intermediate_names(model: onnx.ModelProto) -> list[str]:
+    """Return the names of what the nodes of the top graph compute, in order, without the graph's outputs.
+
+    Constants are left out: they are the same in every runtime.
+    """
+    outputs = {value.name for value in model.graph.output}
+    return [
+        name
+        for node in model.graph.node
+        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx")
+        for name in node.output
+        if name and name not in outputs
+    ]

@@ -1,0 +1,315 @@
+"""The backend ``onnxruntime``: ONNX Runtime on the CPU, all three forms of a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dcn_deploy._lazy import require
+from dcn_deploy._libraries import library_path
+from dcn_deploy.errors import BackendError, LibraryNotBuiltError, UnsupportedError, describe
+from dcn_deploy.schema import DOMAIN
+from dcn_deploy.runtime import onnx_model
+from dcn_deploy.runtime.base import ModelRunner
+from dcn_deploy.runtime.runner import NodeTime, RunnerOptions, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+#: A serialised model may not be larger than this: a limit of protobuf.
+_LARGEST_MESSAGE = 2**31 - 1
+
+#: ONNX Runtime's element types by ONNX's numbers, as far as they differ from NumPy's names.
+_ONNX_BFLOAT16 = 16
+
+
+class OnnxRuntimeRunner(ModelRunner):
+    """Runs an ONNX file in ONNX Runtime's CPU provider.
+
+    The project's custom-op library is registered when the model contains nodes of its domain. A model given by
+    its path is read by ONNX Runtime itself, so weights may lie in files of their own and be of any size.
+    """
+
+    backend: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, model: str | Path | onnx.ModelProto, *, options: RunnerOptions) -> None:
+        super().__init__(model, options=options)
+        self._session: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._nodes: dict[str, onnx.NodeProto] = {}
+        self._domains: dict[str, str] = {}
+
+    def _load(self) -> None:
+        ort = require("onnxruntime", "the backend 'onnxruntime'")
+        proto = onnx_model.load(self.model, "the backend 'onnxruntime'", external_data=False)
+        nodes = list(onnx_model.all_nodes(proto))
+        self._domains = {node.op_type: node.domain for node in nodes}
+        self._nodes = {
+            node.name or f"{node.op_type}_{index}": _without_tensors(node)
+            for index, node in enumerate(proto.graph.node)
+        }
+        options = self._session_options(ort, needs_library=any(node.domain == DOMAIN for node in nodes))
+        source = self._source(proto, options)
+        try:
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise _backend_error("ONNX Runtime refused the model", error, ort.__version__) from error
+        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        wanted = {value.name for value in proto.graph.output}
+        self._outputs = tuple(
+            _spec(value)
+            for value in self._session.get_outputs()
+            # An intermediate may be a sequence or an optional; it is left out, while a true output may not be.
+            if value.name in wanted or value.type.startswith("tensor(")
+        )
+
+    def _free(self) -> None:
+        self._session = None
+        self._nodes, self._domains = {}, {}
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _run(self, feed: Mapping[str, np.ndarray[Any, Any]], outputs: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+        # ONNX Runtime's own message for "no output wanted" is an empty list taken for all of them.
+        if not outputs:
+            return {}
+        half = any(
+            spec.dtype is not None and spec.dtype.name == "bfloat16" for spec in (*self._inputs, *self._outputs)
+        )
+        try:
+            if half:
+                values = {name: _to_ort_value(array) for name, array in feed.items()}
+                results = [_from_ort_value(value) for value in self._session.run_with_ort_values(outputs, values)]
+            else:
+                results = self._session.run(outputs, dict(feed))
+        except Exception as error:
+            import onnxruntime as ort
+
+            raise _backend_error("ONNX Runtime failed while running", error, ort.__version__) from error
+        return dict(zip(outputs, results, strict=True))
+
+    def node_times(self, skip: int = 0) -> tuple[NodeTime, ...]:
+        """Return what each node took; see :meth:`Runner.node_times`. From ONNX Runtime's own profiler."""
+        self._require_active("node_times")
+        if not self.options.profile:
+            raise BackendError(
+                "node_times of the backend 'onnxruntime': expected a runner created with "
+                "RunnerOptions(profile=True), got profile=False."
+            )
+        if self._folder is None:
+            raise BackendError(
+                "node_times of the backend 'onnxruntime': expected a recording, got one that an earlier call has "
+                "ended. Activate a new runner for another."
+            )
+        events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        self._folder.cleanup()
+        self._folder = None
+        return self._times_of(events, skip)
+
+    def _times_of(self, events: list[dict[str, Any]], skip: int) -> tuple[NodeTime, ...]:
+        runs = sorted(event["ts"] for event in events if event.get("name") == "model_run")
+        if skip >= len(runs):
+            return ()
+        totals: dict[tuple[str, str], tuple[int, int]] = {}
+        for event in sorted(events, key=lambda event: event.get("ts", 0)):
+            name = event.get("name", "")
+            if event.get("cat") != "Node" or not name.endswith("_kernel_time") or event["ts"] < runs[skip]:
+                continue
+            key = (name.removesuffix("_kernel_time"), event["args"].get("op_name", ""))
+            calls, microseconds = totals.get(key, (0, 0))
+            totals[key] = (calls + 1, microseconds + event["dur"])
+        return tuple(
+            self._node_time(name, op_type, calls, microseconds)
+            for (name, op_type), (calls, microseconds) in totals.items()
+        )
+
+    def _node_time(self, name: str, op_type: str, calls: int, microseconds: int) -> NodeTime:
+        node = self._nodes.get(name)
+        domain = node.domain if node is not None else self._domains.get(op_type, "")
+        metadata = {entry.key: entry.value for entry in node.metadata_props} if node is not None else {}
+        return NodeTime(name, op_type, domain, metadata, calls, microseconds * 1e-6)
+
+    def _session_options(self, ort: Any, *, needs_library: bool) -> Any:
+        options = ort.SessionOptions()
+        # 3 = errors only: warnings about unused initializers and the like would go to the user's terminal.
+        options.log_severity_level = 3
+        options.inter_op_num_threads = 1
+        if self.options.threads is not None:
+            options.intra_op_num_threads = self.options.threads
+        if not self.options.spinning:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.options.profile:
+            self._folder = tempfile.TemporaryDirectory(prefix="dcn_deploy-profile-")
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._folder.name) / "nodes")
+        if needs_library:
+            self._register_library(ort, options)
+        return options
+
+    def _register_library(self, ort: Any, options: Any) -> None:
+        try:
+            path = library_path("onnxruntime")
+        except LibraryNotBuiltError as error:
+            raise LibraryNotBuiltError(
+                f"the model contains nodes of domain '{DOMAIN}', which ONNX Runtime runs with a library of this "
+                f"project. {error} Or convert the file: dcn-deploy convert --form standard (ONNX Runtime 1.25 or "
+                "later) or --form decomposed (any version)."
+            ) from error
+        try:
+            options.register_custom_ops_library(str(path))
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {_plain(error)}. Expected a library built "
+                "against the API of this version or an older one: reinstall dcn-deploy, or update onnxruntime."
+            ) from error
+
+    def _source(self, proto: onnx.ModelProto, options: Any) -> str | bytes:
+        """Return what to hand to ``InferenceSession``: a path or the serialised model."""
+        by_path = isinstance(self.model, str | Path)
+        if by_path and not self.options.keep_intermediates:
+            return str(self.model)
+        if self.options.keep_intermediates:
+            import onnx
+
+            changed = onnx.ModelProto()
+            changed.CopyFrom(proto)
+            # Without a type: ONNX Runtime fills in the one that it has inferred itself.
+            changed.graph.output.extend(
+                onnx.ValueInfoProto(name=name) for name in onnx_model.intermediate_names(proto)
+            )
+            proto = changed
+        if by_path:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(Path(self.model).resolve().parent)
+            )
+        if proto.ByteSize() > _LARGEST_MESSAGE:
+            return self._write_large(proto)
+        return proto.SerializeToString()
+
+    def _write_large(self, proto: onnx.ModelProto) -> str:
+        import onnx
+
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="dcn_deploy-model-")
+        path = Path(self._folder.name) / "model.onnx"
+        # save_model empties the tensors of what it is given.
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        onnx.save_model(copy, path, save_as_external_data=True, location="weights.bin")
+        return str(path)
+
+
+def _without_tensors(node: onnx.NodeProto) -> onnx.NodeProto:
+    import onnx
+
+    return onnx.NodeProto(
+        name=node.name, op_type=node.op_type, domain=node.domain, metadata_props=node.metadata_props
+    )
+
+
+def _spec(value: Any) -> TensorSpec:
+    match = re.fullmatch(r"tensor\((\w+)\)", value.type)
+    if match is None:
+        raise UnsupportedError(describe(f"type of '{value.name}'", expected="a dense tensor", actual=value.type))
+    # ONNX Runtime writes an unnamed dynamic axis as None and a dynamic one by its name.
+    shape = None if value.shape is None else tuple(value.shape)
+    return TensorSpec(value.name, _dtype(match[1], value.name), shape)
+
+
+def _dtype(name: str, what: str) -> np.dtype[Any]:
+    import numpy as np
+    import onnx
+
+    names = {"float": "FLOAT", "double": "DOUBLE", "string": "STRING", "bool": "BOOL"}
+    element_type = names.get(name, name.upper())
+    if element_type not in onnx.TensorProto.DataType.keys():
+        raise UnsupportedError(f"'{what}' has the element type {name} of ONNX Runtime, which ONNX does not have.")
+    if element_type == "STRING":
+        return np.dtype(object)
+    return onnx_model.numpy_dtype(onnx.TensorProto.DataType.Value(element_type), f"'{what}'")
+
+
+def _to_ort_value(array: np.ndarray[Any, Any]) -> Any:
+    import numpy as np
+    import onnxruntime as ort
+
+    if array.dtype.name == "bfloat16":
+        raw = np.ascontiguousarray(array).view(np.uint16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, _ONNX_BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _from_ort_value(value: Any) -> np.ndarray[Any, Any]:
+    if value.data_type() != "tensor(bfloat16)":
+        array: np.ndarray[Any, Any] = value.numpy()
+        return array
+    import ctypes
+
+    import ml_dtypes
+    import numpy as np
+
+    # OrtValue.numpy() refuses bfloat16, for which NumPy has no type of its own.
+    shape = tuple(value.shape())
+    array = np.empty(shape, dtype=ml_dtypes.bfloat16)
+    if array.nbytes:
+        ctypes.memmove(array.ctypes.data, value.data_ptr(), array.nbytes)
+    return array
+
+
+# What ONNX Runtime's messages say, and what to do about it. The first row that matches counts.
+_REMEDIES = (
+    (
+        r"DeformConv\b.*(not a registered function/op|Could not find an implementation)"
+        r"|Could not find an implementation for DeformConv\b|No Op registered for DeformConv\b",
+        "ONNX Runtime has the standard DeformConv from 1.25 on, in float32 only. Update onnxruntime, or convert the "
+        "file: dcn-deploy convert --form plugin or --form decomposed.",
+    ),
+    (
+        r"not a registered function/op|No Op registered|Could not find an implementation",
+        "This version of ONNX Runtime has no kernel for that node and its element types on the CPU. Update "
+        "onnxruntime, or export with another opset or element type.",
+    ),
+    (
+        r"opset \d+ is under development|Unsupported model IR version|only \*guarantees\* support|max supported",
+        "The file is newer than this ONNX Runtime. Update onnxruntime, or export with a lower --opset.",
+    ),
+    (
+        r"external_data|external data|External data|model_path must not be empty|External initializer",
+        "The weights lie in a file of their own. Give the path of the .onnx file and keep that file beside it.",
+    ),
+    (r"Failed to allocate memory|bad_alloc|bad allocation", "Not enough memory: take a smaller batch or image."),
+)
+
+_NODE_PATTERNS = (
+    r"while running (?P<type>\S+) node\. Name:'(?P<name>[^']*)'",
+    r"for (?P<type>\w+)\(\d+\) node with name '(?P<name>[^']*)'",
+    r"Node \((?P<name>[^)]*)\) Op \((?P<type>[^)]*)\)",
+    r"Node:\s*(?P<name>\S+)",
+    r"node '(?P<name>[^']+)'",
+)
+
+
+def _backend_error(what: str, error: Exception, version: str) -> BackendError:
+    text = _plain(error)
+    node = ""
+    for pattern in _NODE_PATTERNS:
+        match = re.search(pattern, text)
+        if match:
+            kind = match.groupdict().get("type") or ""
+            node = f" at node '{match['name']}'" + (f" ({kind})" if kind else "")
+            break
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text, re.DOTALL)), "")
+    return BackendError(f"{what}{node} (version {version}): {text.rstrip('.')}.{' ' + remedy if remedy else ''}")
+
+
+def _plain(error: Exception) -> str:
+    """Return ONNX Runtime's message without its status code and the source lines of its own build."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
+    text = re.sub(r"\S*/onnxruntime\S*\.(?:cc|h):\d+ .*?(?=\S* ?was false|[A-Z])", "", text)
+    return " ".join(text.split())

@@ -1,0 +1,105 @@
+"""The table of operators: one row fixes every name, input and attribute of an operator.
+
+Whatever needs such a fact (PyTorch operator, export, shape inference, conversion, lint, tests) reads it
+here. Importing this module needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: ONNX domain of this project's operators.
+DOMAIN = "dcn_deploy"
+#: Version of that domain: raised only when an operator changes its meaning.
+DOMAIN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor input of a node."""
+
+    name: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of a node.
+
+    ``length`` is the number of values of an ``ints`` attribute. ``default`` is None where the value
+    follows from a tensor's shape when the attribute is absent.
+    """
+
+    name: str
+    kind: Literal["int", "ints", "float", "string"]
+    default: int | float | str | tuple[int, ...] | None
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class StandardOperator:
+    """The operator of the ONNX standard that means the same."""
+
+    op_type: str
+    since_opset: int
+    #: first opset in which the standard operator takes bfloat16
+    bfloat16_since_opset: int
+
+
+@dataclass(frozen=True)
+class OperatorSchema:
+    """Everything that is fixed about one operator."""
+
+    op_type: str
+    torch_name: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    #: None where the ONNX standard has no such operator
+    standard: StandardOperator | None
+    domain: str = DOMAIN
+    version: int = DOMAIN_VERSION
+    plugin_version: str = "1"
+
+    @property
+    def min_inputs(self) -> int:
+        """Number of inputs up to the last required one."""
+        return max(i for i, x in enumerate(self.inputs, 1) if not x.optional)
+
+    def attribute(self, name: str) -> Attribute:
+        """Return the attribute called ``name``; KeyError if the operator has none of that name."""
+        for attribute in self.attributes:
+            if attribute.name == name:
+                return attribute
+        raise KeyError(name)
+
+
+DEFORM_CONV2D = OperatorSchema(
+    op_type="DeformConv2d",
+    torch_name="dcn_deploy::deform_conv2d",
+    inputs=(
+        Input("X"),
+        Input("W"),
+        Input("offset"),
+        Input("B", optional=True),
+        Input("mask", optional=True),
+    ),
+    outputs=("Y",),
+    attributes=(
+        Attribute("dilations", "ints", (1, 1), length=2),
+        Attribute("group", "int", 1),
+        Attribute("kernel_shape", "ints", None, length=2),
+        Attribute("offset_group", "int", 1),
+        Attribute("pads", "ints", (0, 0, 0, 0), length=4),
+        Attribute("strides", "ints", (1, 1), length=2),
+    ),
+    standard=StandardOperator("DeformConv", since_opset=19, bfloat16_since_opset=22),
+)
+
+#: Every operator of the project, by ONNX op_type.
+OPERATORS = {schema.op_type: schema for schema in (DEFORM_CONV2D,)}
+#: The same rows, by the op_type of their ONNX standard twin.
+BY_STANDARD_OP_TYPE = {schema.standard.op_type: schema for schema in OPERATORS.values() if schema.standard}
+#: The same rows, by torch operator name.
+BY_TORCH_NAME = {schema.torch_name: schema for schema in OPERATORS.values()}
