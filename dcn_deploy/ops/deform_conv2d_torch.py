@@ -223,7 +223,9 @@ def deform_conv2d_backward(
             for i, tensor in enumerate((input, weight, offset, mask))
         ]
     backward = compiled.backward if compiled.fits(input, pads) else vectorized.backward
-    return backward(grad_output, input, weight, offset, mask, stride, pads, dilation, group, offset_group, wanted)
+    # A backward pass run inside an autocast region must not have its products rounded.
+    with torch.autocast(input.device.type, enabled=False):
+        return backward(grad_output, input, weight, offset, mask, stride, pads, dilation, group, offset_group, wanted)
 
 
 @deform_conv2d_backward.register_fake

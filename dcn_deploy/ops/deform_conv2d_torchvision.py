@@ -114,10 +114,13 @@ def backward(
     arguments = _arguments(input, weight, offset, None, mask, stride, pads, dilation, group, offset_group)
     grads = torch.ops.torchvision._deform_conv2d_backward(grad_output.contiguous(), *arguments)
     grad_input, grad_weight, grad_offset, grad_mask, _ = grads
-    none = input.new_empty(0)
+
+    def chosen(wanted: bool, grad: Tensor, dtype: torch.dtype) -> Tensor:
+        return grad.to(dtype) if wanted else input.new_empty(0)
+
     return [
-        grad_input if wanted[0] else none,
-        grad_weight if wanted[1] else none,
-        grad_offset.to(offset.dtype) if wanted[2] else none,
-        grad_mask.to(mask.dtype) if wanted[3] and mask is not None else none,
+        chosen(wanted[0], grad_input, input.dtype),
+        chosen(wanted[1], grad_weight, weight.dtype),
+        chosen(wanted[2], grad_offset, offset.dtype),
+        chosen(wanted[3] and mask is not None, grad_mask, input.dtype if mask is None else mask.dtype),
     ]

@@ -225,14 +225,16 @@ def backward(
     out_h, out_w = offset.shape[2:]
     taps, pixels = kernel_h * kernel_w, out_h * out_w
     dtype = _compute_dtype(input.dtype)
-    none = input.new_empty(0)
     want_input, want_weight, want_offset, want_mask = wanted
-    grad_input = torch.empty(input.shape, dtype=input.dtype, device=input.device) if want_input else none
-    grad_weight = weight.new_zeros(weight.shape, dtype=dtype) if want_weight else none
-    grad_offset = torch.empty(offset.shape, dtype=offset.dtype, device=offset.device) if want_offset else none
-    grad_mask = (
-        torch.empty(mask.shape, dtype=mask.dtype, device=mask.device) if want_mask and mask is not None else none
-    )
+
+    def gradient(wanted: bool, like: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+        shape = like.shape if wanted and like is not None else (0,)
+        return (input if like is None else like).new_zeros(shape, dtype=dtype)
+
+    grad_input = gradient(want_input, input)
+    grad_weight = gradient(want_weight, weight, dtype)
+    grad_offset = gradient(want_offset, offset)
+    grad_mask = gradient(want_mask, mask)
     grouped_weight = weight.to(dtype).reshape(group, m // group, -1)
     for images in _image_chunks(n, pixels * taps * channels):
         x = input[images]
