@@ -8,6 +8,4 @@ from __future__ import annotations
 from dcn_deploy.export.operators.base import OperatorExport
 from dcn_deploy.export.operators.deform_conv2d import DEFORM_CONV2D_EXPORT
 
-OPERATOR_EXPORTS: dict[str, OperatorExport] = {
-    row.schema.op_type: row for row in (DEFORM_CONV2D_EXPORT,)
-}
+OPERATOR_EXPORTS: dict[str, OperatorExport] = {row.schema.op_type: row for row in (DEFORM_CONV2D_EXPORT,)}

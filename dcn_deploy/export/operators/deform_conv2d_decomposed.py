@@ -80,15 +80,6 @@ class _Geometry:
             )
         self.channels = c
         self.out = output_shapes(view)[0][2:]
-        # The static path needs both: one where extents of X follow from the attributes.
-        self.static = [
-            isinstance(size, int) and isinstance(out, int)
-            for size, out in zip(self.size, self.out, strict=True)
-        ]
-
-    def taps(self, axis: int) -> list[float]:
-        """Position of each tap along an axis, in pixels from the first pixel's left edge, for output 0."""
-        return [k * self.dilations[axis] - self.pads[axis] + 0.5 for k in range(self.kernel[axis])]
 
     def key(self, axis: int) -> tuple[object, ...] | None:
         """What determines the coordinates along an axis; None if a run-time extent has no name."""
@@ -133,9 +124,7 @@ def decompose(view: NodeView, inputs: Mapping[str, ir.Value], expansion: Expansi
     def cast(role: str, value: ir.Value, source: str, target: str, shape: tuple[Dim, ...]) -> ir.Value:
         if source == target:
             return value
-        return expansion.op(
-            role, "Cast", [value], dtype=target, shape=shape, to=int(expansion.dtype(target))
-        )
+        return expansion.op(role, "Cast", [value], dtype=target, shape=shape, to=int(expansion.dtype(target)))
 
     def spread_and_merge(
         role: str, value: ir.Value, per_column: int, tail: tuple[int, ...], head: tuple[int, ...]
@@ -182,9 +171,7 @@ def decompose(view: NodeView, inputs: Mapping[str, ir.Value], expansion: Expansi
     position = expansion.op("position", "Add", [delta, centre], dtype=compute, shape=split_dims)
     normalised = expansion.op("normalise", "Div", [position, half], dtype=compute, shape=split_dims)
     magnitude = expansion.op("magnitude", "Abs", [normalised], dtype=compute, shape=split_dims)
-    near = expansion.op(
-        "near", "Less", [magnitude, expansion.scalar(2.0, compute)], dtype="bool", shape=split_dims
-    )
+    near = expansion.op("near", "Less", [magnitude, expansion.scalar(2.0, compute)], dtype="bool", shape=split_dims)
     guarded = expansion.op(
         "guard",
         "Where",
@@ -258,9 +245,7 @@ def decompose(view: NodeView, inputs: Mapping[str, ir.Value], expansion: Expansi
     )
 
 
-def _split_shape(
-    geometry: _Geometry, offset: ir.Value, expansion: Expansion, leading: tuple[int, int]
-) -> ir.Value:
+def _split_shape(geometry: _Geometry, offset: ir.Value, expansion: Expansion, leading: tuple[int, int]) -> ir.Value:
     """Shape [N·offset_group, *leading, Ho, Wo] as a tensor, −1 for the first."""
     out_h, out_w = geometry.out
     if isinstance(out_h, int) and isinstance(out_w, int):
@@ -330,104 +315,128 @@ def _centre_and_half(
     Returns:
         [kH, 2·kW, Ho, Wo] and [2·kW, 1, 1], the axis of 2·kW being (kW, [x, y]).
     """
+    import numpy as np
+
     k_h, k_w = geometry.kernel
-    out_h, out_w = geometry.out
-    rows, half_h = _axis(geometry, 0, inputs, expansion, dtype)
-    columns, half_w = _axis(geometry, 1, inputs, expansion, dtype)
     keys = (geometry.key(0), geometry.key(1))
+    axes = [_Axis(geometry, axis, inputs, expansion, dtype) for axis in (0, 1)]
     centre = expansion.shared(
         ("centre", dtype, *keys),
         "Add",
-        [rows, columns],
+        [axis.centre() for axis in axes],
         dtype=dtype,
-        shape=(k_h, 2 * k_w, out_h, out_w),
+        shape=(k_h, 2 * k_w, *geometry.out),
         named=None not in keys,
     )
-    if all(geometry.static):
-        interleaved = [extent / 2 for _ in range(k_w) for extent in (geometry.size[1], geometry.size[0])]  # type: ignore[operator]
-        half = expansion.array(_numpy(interleaved, dtype).reshape(2 * k_w, 1, 1))
-    else:
-        half = expansion.shared(
-            ("half", dtype, *keys),
-            "Add",
-            [half_h, half_w],
-            dtype=dtype,
-            shape=(2 * k_w, 1, 1),
-            named=None not in keys,
-        )
+    h, w = geometry.size
+    if isinstance(h, int) and isinstance(w, int):
+        return centre, expansion.array(np.asarray([w / 2, h / 2] * k_w, dtype).reshape(2 * k_w, 1, 1))
+    half = expansion.shared(
+        ("half", dtype, *keys),
+        "Add",
+        [axis.own_half() for axis in axes],
+        dtype=dtype,
+        shape=(2 * k_w, 1, 1),
+        named=None not in keys,
+    )
     return centre, half
 
 
-def _numpy(values: Any, dtype: str) -> np.ndarray[Any, Any]:
-    import numpy as np
+class _Axis:
+    """One axis' share of the coordinates: zero in the entries of the axis of 2·kW that belong to the other one."""
 
-    return np.asarray(values, dtype=dtype)
+    def __init__(
+        self,
+        geometry: _Geometry,
+        axis: int,
+        inputs: Mapping[str, ir.Value],
+        expansion: Expansion,
+        dtype: str,
+    ) -> None:
+        import numpy as np
 
+        self._geometry = geometry
+        self._axis = axis
+        self._inputs = inputs
+        self._expansion = expansion
+        self._dtype = dtype
+        self._size: Dim = geometry.size[axis]
+        self._out: Dim = geometry.out[axis]
+        k_w = geometry.kernel[1]
+        own = np.zeros((k_w, 2), dtype)
+        own[:, 1 - axis] = 1  # entries are (x, y)
+        #: [2·kW, 1, 1]: 1 for this axis' entries
+        self._own = own.reshape(2 * k_w, 1, 1)
 
-def _axis(
-    geometry: _Geometry, axis: int, inputs: Mapping[str, ir.Value], expansion: Expansion, dtype: str
-) -> tuple[ir.Value, ir.Value]:
-    """One axis' share of the two sums: zero in the entries of the axis of 2·kW that belong to the other one.
+    def _taps(self) -> np.ndarray[Any, Any]:
+        """Position of every tap for output 0, from the first pixel's edge: [kH, 2·kW, 1, 1] or [2·kW, 1, 1]."""
+        import numpy as np
 
-    Returns:
-        For axis 0: [kH, 2·kW, Ho, 1]; for axis 1: [2·kW, 1, Wo]. And half the size, [2·kW, 1, 1].
-    """
-    import numpy as np
+        k_w = self._geometry.kernel[1]
+        dilation, pad = self._geometry.dilations[self._axis], self._geometry.pads[self._axis]
+        taps = np.arange(self._geometry.kernel[self._axis], dtype=self._dtype) * dilation - pad + 0.5
+        if self._axis == 0:
+            return (taps[:, None, None, None] * self._own).astype(self._dtype)
+        return (taps[:, None] * self._own.reshape(k_w, 2)).reshape(2 * k_w, 1, 1).astype(self._dtype)
 
-    k_h, k_w = geometry.kernel
-    own = np.zeros((k_w, 2), dtype)
-    own[:, 1 - axis] = 1  # entries are (x, y)
-    taps = _numpy(geometry.taps(axis), dtype)
-    # [kH, 2·kW, 1, 1] or [2·kW, 1, 1]: position of every tap, for output 0
-    if axis == 0:
-        own_taps = (taps[:, None, None] * own[None]).reshape(k_h, 2 * k_w, 1, 1)
-    else:
-        own_taps = (taps[:, None] * own).reshape(2 * k_w, 1, 1)
-    own = own.reshape(2 * k_w, 1, 1)
-    size, out = geometry.size[axis], geometry.out[axis]
-    if isinstance(size, int) and isinstance(out, int):
-        steps = np.arange(out, dtype=dtype) * geometry.strides[axis] - size / 2
-        steps = steps.reshape(-1, 1) if axis == 0 else steps
-        return (
-            expansion.array((own_taps + own * steps).astype(dtype)),
-            expansion.array((own * (size / 2)).astype(dtype)),
-        )
+    def centre(self) -> ir.Value:
+        """Axis 0: [kH, 2·kW, Ho, 1]; axis 1: [2·kW, 1, Wo]."""
+        import numpy as np
 
-    key = geometry.key(axis)
-    prefix = "row" if axis == 0 else "column"
+        expansion, stride = self._expansion, self._geometry.strides[self._axis]
+        out, size, dtype = self._out, self._size, self._dtype
+        column = (-1, 1) if self._axis == 0 else (-1,)
+        if isinstance(out, int) and isinstance(size, int):
+            steps = (np.arange(out, dtype=dtype) * stride - size / 2).reshape(column)
+            return expansion.array((self._taps() + self._own * steps).astype(dtype))
+        count = self._extent("count", self._inputs["offset"])
+        count = self._shared("count_scalar", "Squeeze", [count], (), "int64")
+        zero, one = expansion.scalar(0, "int64"), expansion.scalar(1, "int64")
+        index = self._shared("index", "Range", [zero, count, one], (out,), "int64")
+        value = self._shared("index_cast", "Cast", [index], (out,), to=int(expansion.dtype(dtype)))
+        if stride != 1:
+            value = self._shared("stride", "Mul", [value, expansion.scalar(stride, dtype)], (out,))
+        value = self._shared("steps", "Sub", [value, self._half()], (out,))
+        k_h, k_w = self._geometry.kernel
+        shape: tuple[Dim, ...] = (2 * k_w, 1, out)
+        if self._axis == 0:
+            value = self._shared("upright", "Reshape", [value, expansion.ints(column)], (out, 1))
+            shape = (2 * k_w, out, 1)
+        value = self._shared("own_steps", "Mul", [value, expansion.array(self._own)], shape)
+        shape = (k_h, *shape) if self._axis == 0 else shape
+        return self._shared("centre", "Add", [value, expansion.array(self._taps())], shape)
 
-    def shared(
-        role: str, op_type: str, values: list[ir.Value], dims: tuple[Dim, ...], type_: str, **kwargs: Any
+    def own_half(self) -> ir.Value:
+        """Half the map's size in this axis' entries, zero in the other's: [2·kW, 1, 1]."""
+        own = self._expansion.array(self._own)
+        if isinstance(self._size, int):
+            return self._expansion.array((self._own * (self._size / 2)).astype(self._dtype))
+        return self._shared("own_half", "Mul", [self._half(), own], self._own.shape)
+
+    def _half(self) -> ir.Value:
+        extent = self._extent("size", self._inputs["X"])
+        extent = self._shared("size_cast", "Cast", [extent], (1,), to=int(self._expansion.dtype(self._dtype)))
+        return self._shared("half", "Mul", [extent, self._expansion.scalar(0.5, self._dtype)], (1,))
+
+    def _extent(self, role: str, tensor: ir.Value) -> ir.Value:
+        return self._shared(role, "Shape", [tensor], (1,), "int64", start=2 + self._axis, end=3 + self._axis)
+
+    def _shared(
+        self,
+        role: str,
+        op_type: str,
+        values: list[ir.Value],
+        shape: tuple[Dim, ...],
+        dtype: str | None = None,
+        **attributes: Any,
     ) -> ir.Value:
-        return expansion.shared(
-            (f"{prefix}_{role}", dtype, key),
+        key = self._geometry.key(self._axis)
+        return self._expansion.shared(
+            (f"{'xy'[1 - self._axis]}_{role}", self._dtype, key),
             op_type,
             values,
-            dtype=type_,
-            shape=dims,
+            dtype=dtype or self._dtype,
+            shape=shape,
             named=key is not None,
-            **kwargs,
+            **attributes,
         )
-
-    where = {"start": 2 + axis, "end": 3 + axis}
-    to = int(expansion.dtype(dtype))
-    extent = shared("size", "Shape", [inputs["X"]], (1,), "int64", **where)
-    extent = shared("size_cast", "Cast", [extent], (1,), dtype, to=to)
-    half = shared("half", "Mul", [extent, expansion.scalar(0.5, dtype)], (1,), dtype)
-    count = shared("count", "Shape", [inputs["offset"]], (1,), "int64", **where)
-    count = shared("count_scalar", "Squeeze", [count], (), "int64")
-    limits = [expansion.scalar(0, "int64"), count, expansion.scalar(1, "int64")]
-    steps_value = shared("index", "Range", limits, (out,), "int64")
-    steps_value = shared("index_cast", "Cast", [steps_value], (out,), dtype, to=to)
-    if geometry.strides[axis] != 1:
-        stride = expansion.scalar(geometry.strides[axis], dtype)
-        steps_value = shared("stride", "Mul", [steps_value, stride], (out,), dtype)
-    steps_value = shared("centred", "Sub", [steps_value, half], (out,), dtype)
-    dims: tuple[Dim, ...] = (2 * k_w, 1, out)
-    if axis == 0:
-        steps_value = shared("upright", "Reshape", [steps_value, expansion.ints([-1, 1])], (out, 1), dtype)
-        dims = (2 * k_w, out, 1)
-    steps_value = shared("own", "Mul", [steps_value, expansion.array(own)], dims, dtype)
-    dims = (k_h, *dims) if axis == 0 else dims
-    steps_value = shared("taps", "Add", [steps_value, expansion.array(own_taps)], dims, dtype)
-    return steps_value, shared("own_half", "Mul", [half, expansion.array(own)], (2 * k_w, 1, 1), dtype)

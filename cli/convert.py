@@ -1,0 +1,33 @@
+"""``dcn-deploy convert``: one form of an ONNX file → another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcn_deploy.cli.options import progress, result_console, write_json
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="File to read; mmdeploy's nodes are read too.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="File to write.")],
+    form: Annotated[
+        str, typer.Option("--form", metavar="plugin|standard|decomposed", help="How deformable operators are written.")
+    ],
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON ('-' for stdout).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Change the form of the deformable operators in an ONNX file.
+
+    plugin: this project's node. standard: ONNX DeformConv. decomposed: ordinary operators only.
+    """
+    from dcn_deploy.export import convert_file
+
+    with progress("converting", quiet=quiet):
+        result = convert_file(source, output, form)
+    write_json(result, json_file)
+    result_console(json_file).print(result.to_table())

@@ -1,0 +1,65 @@
+"""From PyTorch to ONNX and between the forms of an ONNX file.
+
+The package is itself callable: ``dcn_deploy.export(model, args, path)`` is
+:func:`dcn_deploy.export.exporter.export`. Importing it loads neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dcn_deploy.export.conversion import convert as convert
+    from dcn_deploy.export.conversion import convert_file as convert_file
+    from dcn_deploy.export.examples import example_inputs as example_inputs
+    from dcn_deploy.export.exporter import ExportResult as ExportResult
+    from dcn_deploy.export.exporter import export as export
+    from dcn_deploy.export.forms import FORMS as FORMS
+    from dcn_deploy.export.forms import form_of as form_of
+    from dcn_deploy.export.linting import TARGETS as TARGETS
+    from dcn_deploy.export.linting import Finding as Finding
+    from dcn_deploy.export.linting import lint as lint
+    from dcn_deploy.export.shape_inference import infer_shapes as infer_shapes
+
+_DEFINED_IN = {
+    "ExportResult": "exporter",
+    "FORMS": "forms",
+    "Finding": "linting",
+    "TARGETS": "linting",
+    "convert": "conversion",
+    "convert_file": "conversion",
+    "example_inputs": "examples",
+    "export": "exporter",
+    "form_of": "forms",
+    "infer_shapes": "shape_inference",
+    "lint": "linting",
+}
+_SUBMODULES = ("metadata",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DEFINED_IN:
+        return getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_DEFINED_IN, *_SUBMODULES])
+
+
+class _CallableModule(ModuleType):
+    """This package, which is a function as well: both names are fixed."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """See :func:`dcn_deploy.export.exporter.export`."""
+        from dcn_deploy.export.exporter import export
+
+        return export(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

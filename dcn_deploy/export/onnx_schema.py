@@ -1,0 +1,123 @@
+"""The operators made known to the ``onnx`` package, so that its checker and shape inference treat them as its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators.base import FEATURE_DTYPES, Dim, Dims, NodeView, OperatorExport, schema_problems
+from dcn_deploy.schema import OperatorSchema
+
+if TYPE_CHECKING:
+    import onnx
+
+_ONNX_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
+    "float64": "tensor(double)",
+}
+_ATTRIBUTE_TYPES = {"int": "INT", "ints": "INTS", "float": "FLOAT", "string": "STRING"}
+
+
+def register() -> None:
+    """Register every operator's schema with :mod:`onnx.defs`; doing it again does nothing."""
+    import onnx
+
+    for operator in OPERATOR_EXPORTS.values():
+        schema = operator.schema
+        if not onnx.defs.has(schema.op_type, schema.domain):
+            onnx.defs.register_schema(_onnx_schema(operator))
+
+
+def _onnx_schema(operator: OperatorExport) -> onnx.defs.OpSchema:
+    import onnx
+
+    definition = onnx.defs.OpSchema
+    schema = operator.schema
+    optional = definition.FormalParameterOption.Optional
+    single = definition.FormalParameterOption.Single
+    types = [_ONNX_TYPES[dtype] for dtype in FEATURE_DTYPES]
+    result = definition(
+        schema.op_type,
+        schema.domain,
+        schema.version,
+        doc=f"See dcn_deploy.ops.{schema.torch_name.split('::')[1]}.",
+        inputs=[
+            definition.FormalParameter(
+                declared.name,
+                "C" if declared.name in operator.coordinate_inputs else "T",
+                param_option=optional if declared.optional else single,
+            )
+            for declared in schema.inputs
+        ],
+        outputs=[definition.FormalParameter(name, "T") for name in schema.outputs],
+        type_constraints=[
+            ("T", types, "Features, weights and outputs."),
+            ("C", types, "Coordinates and masks: float32, or the type of the features."),
+        ],
+        attributes=[
+            definition.Attribute(
+                attribute.name,
+                getattr(definition.AttrType, _ATTRIBUTE_TYPES[attribute.kind]),
+                required=False,
+            )
+            for attribute in schema.attributes
+        ],
+    )
+    result.set_type_and_shape_inference_function(lambda context: _infer(operator, context))
+    return result
+
+
+def _infer(operator: OperatorExport, context: Any) -> None:
+    """Set the outputs' types from the inputs' (``onnx.shape_inference`` calls it once a node)."""
+    import onnx
+
+    schema = operator.schema
+    view = _view(schema, context)
+    features = context.get_input_type(0).tensor_type.elem_type
+    connected = tuple(context.has_input(i) for i in range(context.get_num_inputs()))
+    problem = next(schema_problems(schema, connected, view.attributes), None) or next(operator.problems(view), None)
+    if problem is not None:
+        # An exception would end the inference of the whole model, also for a caller that asked for leniency.
+        # The node is refused by name elsewhere: by convert, by lint and by the runtimes.
+        shapes: tuple[tuple[Dim, ...], ...] = ()
+    else:
+        shapes = operator.output_shapes(view)
+    for position, extents in enumerate(shapes):
+        result = onnx.TypeProto()
+        result.tensor_type.elem_type = features
+        for extent in extents:
+            dim = result.tensor_type.shape.dim.add()
+            if isinstance(extent, int):
+                dim.dim_value = extent
+            elif extent is not None:
+                dim.dim_param = extent
+        context.set_output_type(position, result)
+
+
+def _view(schema: OperatorSchema, context: Any) -> NodeView:
+    import onnx
+
+    shapes: dict[str, Dims] = {}
+    dtypes: dict[str, str | None] = {}
+    for position, declared in enumerate(schema.inputs):
+        if position < context.get_num_inputs() and context.has_input(position):
+            type_ = context.get_input_type(position)
+            tensor = type_.tensor_type if type_ is not None else None
+            shapes[declared.name] = (
+                tuple(_extent(dim) for dim in tensor.shape.dim) if tensor and tensor.HasField("shape") else None
+            )
+            dtypes[declared.name] = None
+    attributes = {
+        attribute.name: onnx.helper.get_attribute_value(found)
+        for attribute in schema.attributes
+        if (found := context.get_attribute(attribute.name)) is not None
+    }
+    return NodeView(schema, schema.op_type, tuple(shapes), shapes, dtypes, attributes)
+
+
+def _extent(dim: Any) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) if dim.HasField("dim_param") and dim.dim_param else None

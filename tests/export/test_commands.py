@@ -1,0 +1,116 @@
+"""The commands export, convert and lint: files, reports, messages and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cases
+import onnx
+import peers
+import pytest
+
+from dcn_deploy.export import form_of, metadata
+
+Result = subprocess.CompletedProcess[str]
+
+
+def dcn_deploy(*arguments: object) -> Result:
+    command = [sys.executable, "-m", "dcn_deploy.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def plugin_file(in_folder: Path) -> Path:
+    path = in_folder / "plugin.onnx"
+    onnx.save(peers.model(cases.by_name("unequal"), form="plugin", opset=18), path)
+    return path
+
+
+def test_export_from_the_zoo_with_dynamic_axes(in_folder: Path) -> None:
+    done = dcn_deploy(
+        "export", "single_dcn", "-o", "out.onnx", "--form", "decomposed", "--dynamic", "input=n,,h,w", "--json", "-"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["form"] == form_of("out.onnx") == "decomposed"
+    assert report["inputs"]["input"] == ["n", 64, "h", "w"]
+    assert metadata.read("out.onnx")["source"] == "single_dcn"
+
+
+def test_export_of_a_users_file_with_weights(in_folder: Path) -> None:
+    Path("network.py").write_text(
+        "from dcn_deploy.nn import ModulatedDeformConv2d\n"
+        "def build():\n"
+        "    return ModulatedDeformConv2d(4, 4, 3, padding=1)\n"
+    )
+    script = "import network, torch; torch.manual_seed(1); torch.save(network.build().state_dict(), 'w.pt')"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    arguments = ("export", "network.py:build", "--weights", "w.pt", "-o", "out.onnx")
+    done = dcn_deploy(*arguments, "--shape", "input=1,4,9,7")
+    assert done.returncode == 0, done.stderr
+    assert metadata.read("out.onnx")["weights"] == "w.pt"
+    assert "out.onnx" in done.stdout
+    without_shape = dcn_deploy(*arguments)
+    assert without_shape.returncode == 2
+    assert "error: example inputs: expected the shape of each input" in without_shape.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("single_dcn", "-o", "out.pt"), "--output: expected a file name ending in .onnx"),
+        (("single_dcn", "-o", "out.onnx", "--form", "onnx"), "form: expected one of plugin, standard, decomposed"),
+        (("single_dcn", "-o", "out.onnx", "--opset", "7"), "opset: expected 18"),
+        (("single_dcn", "-o", "out.onnx", "--shape", "input=x"), "--shape: expected whole numbers"),
+        (("no_such_network", "-o", "out.onnx"), "no_such_network"),
+    ],
+)
+def test_export_with_bad_arguments(arguments: tuple[str, ...], message: str, in_folder: Path) -> None:
+    done = dcn_deploy("export", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(in_folder.iterdir())
+
+
+def test_convert_there_and_back(plugin_file: Path) -> None:
+    for form in ("standard", "decomposed", "plugin"):
+        done = dcn_deploy("convert", plugin_file, "-o", f"{form}.onnx", "--form", form, "--json", f"{form}.json")
+        assert done.returncode == 0, done.stderr
+        assert form_of(f"{form}.onnx") == form
+        report: dict[str, Any] = json.loads(Path(f"{form}.json").read_text())
+        assert (report["form"], report["nodes"]) == (form, 1)
+    done = dcn_deploy("convert", "decomposed.onnx", "-o", "back.onnx", "--form", "plugin")
+    assert done.returncode == 0, done.stderr
+    assert onnx.load("back.onnx").graph.node[0] == onnx.load(plugin_file).graph.node[0]
+
+
+def test_convert_with_bad_input(plugin_file: Path) -> None:
+    done = dcn_deploy("convert", "absent.onnx", "-o", "out.onnx", "--form", "plugin")
+    assert (done.returncode, "expected the path of an ONNX file" in done.stderr) == (2, True)
+    done = dcn_deploy("convert", plugin_file, "-o", "out.onnx", "--form", "other")
+    assert (done.returncode, "form: expected one of" in done.stderr) == (2, True)
+    done = dcn_deploy("convert", plugin_file, "-o", "out.onnx")
+    assert (done.returncode, "--form" in done.stderr) == (2, True)
+
+
+def test_lint_exit_statuses(plugin_file: Path) -> None:
+    fine = dcn_deploy("lint", plugin_file)
+    assert (fine.returncode, "nothing found" in fine.stdout) == (0, True)
+    wrong = dcn_deploy("lint", plugin_file, "--target", "tensorrt-rtx", "--json", "-")
+    assert wrong.returncode == 1
+    (finding,) = json.loads(wrong.stdout)["findings"]
+    assert (finding["rule"], finding["severity"]) == ("no-plugins", "error")
+    assert "no-plugins" in wrong.stderr  # the table makes way for the JSON
+    dcn_deploy("convert", plugin_file, "-o", "standard.onnx", "--form", "standard")
+    notes = dcn_deploy("lint", "standard.onnx", "--target", "onnxruntime")
+    assert (notes.returncode, "onnxruntime-version" in notes.stdout) == (0, True)
+    unknown = dcn_deploy("lint", plugin_file, "--target", "phone")
+    assert (unknown.returncode, "target: expected one of" in unknown.stderr) == (2, True)
+    unreadable = dcn_deploy("lint", "absent.onnx")
+    assert (unreadable.returncode, "expected the path of an ONNX file" in unreadable.stderr) == (2, True)

@@ -1,0 +1,277 @@
+"""Each rule of lint on a model that it is about, and on one next to it that it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cases
+import numpy as np
+import onnx
+import peers
+import pytest
+from onnx import helper
+
+from dcn_deploy.errors import InvalidArgumentError
+from dcn_deploy.export import Finding, convert, lint
+from dcn_deploy.export.linting import RULES, TARGETS, Report
+
+PLAIN = cases.Case("plain", c=4, m=4, pad_top=1, pad_left=1, pad_bottom=1, pad_right=1)
+
+
+def model(form: str, case: cases.Case = PLAIN, **arguments: Any) -> onnx.ModelProto:
+    return peers.model(case, form=form, **{"opset": 19, **arguments})
+
+
+def variant(**fields: Any) -> cases.Case:
+    import dataclasses
+
+    return dataclasses.replace(PLAIN, **fields)
+
+
+def mutated(source: onnx.ModelProto, change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    change(source)
+    return source
+
+
+def with_mask_producer(*op_types: str) -> onnx.ModelProto:
+    """A model whose mask comes out of a chain of operators."""
+    source = model("plugin")
+    value = next(v for v in source.graph.input if v.name == "mask")
+    value.name = "logits"
+    names = ["logits", *(f"step{i}" for i in range(len(op_types) - 1)), "mask"]
+    for i, op_type in reversed(list(enumerate(op_types))):
+        source.graph.node.insert(0, helper.make_node(op_type, [names[i]], [names[i + 1]]))
+    return source
+
+
+def foreign() -> onnx.ModelProto:
+    source = model("plugin")
+    node = source.graph.node[0]
+    node.domain, node.op_type = "mmdeploy", "MMCVModulatedDeformConv2d"
+    source.opset_import[1].domain = "mmdeploy"
+    return source
+
+
+def set_version(source: onnx.ModelProto, domain: str, version: int) -> None:
+    next(e for e in source.opset_import if e.domain == domain).version = version
+
+
+WIDE = variant(h=1, w=300, c=1, m=1, kernel_h=1, kernel_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0)
+LARGE = variant(c=64, m=1, h=200, w=200)
+
+#: rule, target, a model that it finds something in, a model that it does not.
+EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[], onnx.ModelProto]]] = [
+    (
+        "unknown-operator",
+        None,
+        lambda: mutated(model("plugin"), lambda m: setattr(m.graph.node[0], "op_type", "DeformConv9d")),
+        lambda: model("plugin"),
+    ),
+    (
+        "domain-version",
+        None,
+        lambda: mutated(model("plugin"), lambda m: set_version(m, "dcn_deploy", 2)),
+        lambda: model("plugin"),
+    ),
+    (
+        "malformed-node",
+        None,
+        lambda: model("plugin", attributes={"group": 3}),
+        lambda: model("plugin", attributes={"group": 1}),
+    ),
+    ("malformed-node", None, lambda: model("standard", attributes={"offset_group": 2}), lambda: model("standard")),
+    ("foreign-node", None, foreign, lambda: model("plugin")),
+    (
+        "opset-too-low",
+        None,
+        lambda: mutated(model("standard"), lambda m: set_version(m, "", 18)),
+        lambda: model("standard"),
+    ),
+    (
+        "opset-too-low",
+        None,
+        lambda: mutated(convert(model("plugin"), "decomposed"), lambda m: set_version(m, "", 15)),
+        lambda: convert(model("plugin"), "decomposed"),
+    ),
+    (
+        "tensorrt-mask-without-bias",
+        "tensorrt",
+        lambda: model("standard", variant(bias=False)),
+        lambda: model("standard", variant(bias=False, mask=False)),
+    ),
+    (
+        "tensorrt-asymmetric-pads",
+        "tensorrt",
+        lambda: model("standard", variant(pad_bottom=2)),
+        lambda: model("plugin", variant(pad_bottom=2)),
+    ),
+    ("no-plugins", "tensorrt-rtx", lambda: model("plugin"), lambda: convert(model("plugin"), "decomposed")),
+    ("no-plugins", "openvino", lambda: model("plugin"), lambda: model("standard")),
+    ("no-plugins", "any", lambda: model("plugin"), lambda: model("standard")),
+    ("no-stock-plugin", "tensorrt-rtx", lambda: model("standard"), lambda: model("plugin")),
+    (
+        "tensorrt-swapped-axes",
+        "tensorrt",
+        lambda: model("standard", variant(stride_h=2)),
+        lambda: model("standard", variant(stride_h=2, stride_w=2)),
+    ),
+    (
+        "tensorrt-swapped-axes",
+        "tensorrt",
+        lambda: model("standard", variant(dilation_w=2)),
+        lambda: model("plugin", variant(dilation_w=2)),
+    ),
+    (
+        "tensorrt-half-coordinates",
+        "tensorrt",
+        lambda: model("standard", dtype=np.float16),
+        lambda: convert(model("plugin", dtype=np.float16, coordinate_dtype=np.float32), "standard"),
+    ),
+    ("standard-not-everywhere", "any", lambda: model("standard"), lambda: convert(model("standard"), "decomposed")),
+    (
+        "float64-sampling",
+        "onnxruntime",
+        lambda: convert(model("plugin", dtype=np.float64), "decomposed"),
+        lambda: convert(model("plugin"), "decomposed"),
+    ),
+    (
+        "ir-version",
+        "onnxruntime",
+        lambda: mutated(model("plugin"), lambda m: setattr(m, "ir_version", 11)),
+        lambda: model("plugin"),
+    ),
+    (
+        "half-offset",
+        None,
+        lambda: model("plugin", WIDE, dtype=np.float16),
+        lambda: model("plugin", WIDE, dtype=np.float16, coordinate_dtype=np.float32),
+    ),
+    ("half-offset", None, lambda: model("plugin", WIDE, dtype=np.float16), lambda: model("plugin", dtype=np.float16)),
+    ("onnxruntime-version", "onnxruntime", lambda: model("standard"), lambda: model("plugin")),
+    ("non-finite-offset", None, lambda: model("standard"), lambda: model("plugin")),
+    (
+        "sampled-map-size",
+        None,
+        lambda: convert(model("plugin", LARGE), "decomposed"),
+        lambda: convert(model("plugin"), "decomposed"),
+    ),
+    ("mask-without-sigmoid", None, lambda: with_mask_producer("Tanh"), lambda: with_mask_producer("Sigmoid")),
+    (
+        "mask-without-sigmoid",
+        None,
+        lambda: with_mask_producer("Tanh", "Identity"),
+        lambda: with_mask_producer("Sigmoid", "Identity"),
+    ),
+    (
+        "mask-without-sigmoid",
+        None,
+        lambda: convert(with_mask_producer("Tanh", "Identity"), "decomposed"),
+        lambda: convert(with_mask_producer("Sigmoid", "Identity"), "decomposed"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "triggering", "harmless"),
+    EXAMPLES,
+    ids=[f"{rule}-{i}" for i, (rule, *_) in enumerate(EXAMPLES)],
+)
+def test_rule(
+    rule: str, target: str | None, triggering: Callable[[], onnx.ModelProto], harmless: Callable[[], onnx.ModelProto]
+) -> None:
+    found = [f for f in lint(triggering(), target=target) if f.rule == rule]
+    assert len(found) == 1
+    (row,) = [r for r in RULES if r.id == rule]
+    assert found[0].severity == row.severity
+    assert found[0].message.endswith(".")
+    assert found[0].remedy == row.remedy
+    assert not [f for f in lint(harmless(), target=target) if f.rule == rule]
+
+
+def test_every_rule_has_an_example() -> None:
+    assert {rule.id for rule in RULES} == {rule for rule, *_ in EXAMPLES}
+    assert len({rule.id for rule in RULES}) == len(RULES)
+
+
+@pytest.mark.parametrize("target", [None, *TARGETS])
+def test_rules_for_a_target_are_silent_elsewhere(target: str | None) -> None:
+    hostile = model("standard", variant(bias=False, stride_h=2, pad_bottom=2), dtype=np.float16)
+    found = {f.rule for f in lint(hostile, target=target)}
+    for rule in RULES:
+        if rule.targets is not None and target not in rule.targets:
+            assert rule.id not in found
+    assert ("tensorrt-swapped-axes" in found) == (target == "tensorrt")
+
+
+def test_messages_name_the_numbers() -> None:
+    def message(source: onnx.ModelProto, rule: str, target: str | None = None) -> Finding:
+        return next(f for f in lint(source, target=target) if f.rule == rule)
+
+    found = message(model("plugin", attributes={"group": 3}), "malformed-node")
+    assert found.node == "plain"
+    assert found.message == "attribute group: expected a divisor of C = 4, got 3."
+    swapped = message(
+        model("standard", variant(stride_h=2, pad_left=2, pad_right=2)), "tensorrt-swapped-axes", "tensorrt"
+    )
+    assert "strides [2, 1], pads [1, 2, 1, 2]" in swapped.message
+    large = message(convert(model("plugin", LARGE), "decomposed"), "sampled-map-size")
+    assert f"{64 * 9 * 200 * 200 * 4 / 2**20:.0f} MiB" in large.message
+    assert str(found) == (
+        "error [malformed-node] node 'plain': attribute group: expected a divisor of C = 4, got 3. "
+        "Correct the node, or export the network again."
+    )
+
+
+def test_findings_are_sorted_errors_first_then_by_place() -> None:
+    source = peers.model(
+        [variant(name="b"), variant(name="a")], form="standard", opset=19, attributes={"strides": [2, 1]}
+    )
+    good = peers.model([variant(name="b", stride_h=2), variant(name="a", stride_h=2)], form="standard", opset=19)
+    assert [f.node for f in lint(source) if f.rule == "malformed-node"] == ["b_0", "a_1"]
+    severities = [f.severity for f in lint(good, target="tensorrt")]
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
+    assert [f.node for f in lint(good, target="tensorrt") if f.severity == "warning"] == ["b_0", "a_1"]
+
+
+def test_lint_uses_inferred_shapes() -> None:
+    """The contradiction is behind another node, whose output shape is not in the file."""
+    source = model("plugin")
+    node = source.graph.node[0]
+    source.graph.node.insert(0, helper.make_node("Concat", ["X", "X"], ["twice"], axis=1))
+    node = source.graph.node[1]
+    node.input[0] = "twice"
+    (found,) = lint(source)
+    assert found.message == "shape of W, axis 1: expected C/group = 8/1 = 8, got 4."
+
+
+def test_a_model_without_deformable_nodes_and_one_that_is_fine() -> None:
+    relu = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1])],
+        [helper.make_tensor_value_info("y", 1, [1])],
+    )
+    assert lint(helper.make_model(relu, ir_version=10)) == []
+    assert lint(model("plugin"), target="tensorrt") == []
+    assert lint(convert(model("plugin"), "decomposed"), target="any") == []
+
+
+def test_unknown_target_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"target: expected one of onnxruntime, tensorrt, .*, got 'phone'"):
+        lint(model("plugin"), target="phone")
+
+
+def test_report() -> None:
+    findings = tuple(lint(model("standard", variant(pad_bottom=2)), target="tensorrt"))
+    report = Report("m.onnx", "tensorrt", findings)
+    assert report.has_errors
+    assert report.to_json()["counts"] == {"error": 1, "warning": 0, "note": 1}
+    assert report.to_json()["findings"][0] == {
+        "rule": "tensorrt-asymmetric-pads",
+        "severity": "error",
+        "node": "plain",
+        "message": "TensorRT's stock plugin refuses asymmetric pads [1, 1, 2, 1].",
+        "remedy": "Convert the file with --form plugin and use this project's library.",
+    }
+    assert not Report("m.onnx", None, ()).has_errors

@@ -1,0 +1,100 @@
+"""Shapes through deformable nodes, fixed and dynamic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cases
+import numpy as np
+import onnx
+import peers
+import pytest
+from onnx import helper
+
+from dcn_deploy.errors import InvalidModelError
+from dcn_deploy.export import infer_shapes
+
+
+def shape_of(model: onnx.ModelProto, name: str) -> list[Any]:
+    values = [*model.graph.value_info, *model.graph.output]
+    value = next(v for v in values if v.name == name)
+    return [d.dim_param or d.dim_value or None for d in value.type.tensor_type.shape.dim]
+
+
+def set_shape(model: onnx.ModelProto, name: str, dims: list[Any]) -> None:
+    value = next(v for v in model.graph.input if v.name == name)
+    value.CopyFrom(helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, dims))
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=cases.name_of)
+def test_fixed_shapes(case: cases.Case) -> None:
+    model = infer_shapes(peers.model(case, form="plugin", opset=18))
+    assert shape_of(model, "Y") == list(case.output_shape)
+
+
+def test_dynamic_extents_keep_their_names_and_pass_through_a_chain() -> None:
+    case = cases.Case("chain", c=4, m=4, stride_h=2, stride_w=2)
+    model = peers.model(case, form="plugin", opset=18, dtype=np.float16, coordinate_dtype=np.float32)
+    set_shape(model, "X", ["n", 4, "h", "w"])
+    set_shape(model, "offset", ["n", 18, "oh", "ow"])
+    set_shape(model, "mask", ["n", 9, "oh", "ow"])
+    model.graph.node[0].output[0] = "y"
+    second = helper.make_node("DeformConv2d", ["y", "W", "offset2"], ["z"], domain="dcn_deploy")
+    model.graph.node.extend([helper.make_node("Relu", ["z"], ["Y"]), second])
+    model.graph.node[1].input[0] = "z"
+    model.graph.node.sort(key=lambda node: node.op_type == "Relu")
+    model.graph.input.append(helper.make_tensor_value_info("offset2", 1, ["n", 18, "ph", "pw"]))
+    inferred = infer_shapes(model)
+    assert shape_of(inferred, "y") == ["n", 4, "oh", "ow"]
+    assert shape_of(inferred, "z") == ["n", 4, "ph", "pw"]
+    assert shape_of(inferred, "Y") == ["n", 4, "ph", "pw"]
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    assert types["y"] == types["z"] == onnx.TensorProto.FLOAT16
+
+
+def test_a_size_preserving_layer_keeps_the_name_of_the_features() -> None:
+    case = cases.by_name("no_mask")
+    model = peers.model(case, form="plugin", opset=18)
+    set_shape(model, "X", [None, case.c, "h", "w"])
+    set_shape(model, "offset", [None, 18, None, None])
+    assert shape_of(infer_shapes(model), "Y")[1:] == [case.m, "h", "w"]
+    node = model.graph.node[0]
+    node.attribute.remove(next(a for a in node.attribute if a.name == "pads"))
+    # The onnx package makes up names for what nobody knows.
+    assert shape_of(infer_shapes(model), "Y")[1] == case.m
+    assert not {"h", "w"} & set(shape_of(infer_shapes(model), "Y"))
+
+
+def test_fixed_and_dynamic_axes_together() -> None:
+    case = cases.by_name("size_19")
+    model = peers.model(case, form="plugin", opset=18)
+    set_shape(model, "X", ["n", case.c, 19, "w"])
+    set_shape(model, "offset", ["n", 18, None, "ow"])
+    set_shape(model, "mask", ["n", 9, None, "ow"])
+    assert shape_of(infer_shapes(model), "Y") == ["n", case.m, 19, "ow"]
+
+
+def test_paths_and_unreadable_files(tmp_path: Path) -> None:
+    onnx.save(peers.model(cases.by_name("size_7"), form="plugin", opset=18), tmp_path / "m.onnx")
+    assert shape_of(infer_shapes(tmp_path / "m.onnx"), "Y") == [1, 8, 7, 7]
+    with pytest.raises(InvalidModelError, match="expected the path of an ONNX file"):
+        infer_shapes(tmp_path / "absent.onnx")
+
+
+def test_the_onnx_checker_knows_the_operator() -> None:
+    """Once infer_shapes or any other part of the package has run, for the whole process."""
+    model = peers.model(cases.by_name("size_7"), form="plugin", opset=18)
+    infer_shapes(model)
+    onnx.checker.check_model(model, full_check=True)
+    del model.graph.node[0].input[2:]
+    with pytest.raises(onnx.checker.ValidationError, match="DeformConv2d"):
+        onnx.checker.check_model(model, check_custom_domain=True)
+
+
+def test_a_malformed_node_stops_the_inference_only_behind_itself() -> None:
+    model = peers.model([cases.by_name("size_7")] * 2, form="plugin", opset=18)
+    set_shape(model, "offset_0", [1, 20, 7, 7])
+    inferred = infer_shapes(model)
+    assert shape_of(inferred, "Y_0") != [1, 8, 7, 7]
+    assert shape_of(inferred, "Y_1") == [1, 8, 7, 7]
