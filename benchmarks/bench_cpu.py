@@ -1,0 +1,337 @@
+"""Time this project's CPU operator beside its peers and a dense convolution, over the benchmark suite.
+
+    python benchmarks/bench_cpu.py [--threads 1 2] [--shapes NAME ...] [--engines NAME ...] [--output FILE]
+
+Several engines in one process disturb each other: idle threads of one spin, and its data evicts the next one's. So
+none may spin, the engines take turns, each measurement comes after a pause and is the second of two calls (see
+``dcn_deploy.profiling.measure``). The method is checked on every shape: this project's operator runs a second
+time under another name, and the ratio of the two must be 1 within 5 % in geometric mean.
+
+Before it is timed, each deformable engine's result is compared with that of ONNX Runtime's operator in float64.
+
+Prints a table of medians in milliseconds with ratios, and writes ``benchmarks/results/cpu-<processor>.json`` with
+commit, machine, command, versions and a hash of the kernel sources. A run over a part of the suite writes only where
+``--output`` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+# Before torch, OpenVINO or NumPy start their threads.
+from dcn_deploy.profiling import let_idle_threads_sleep
+
+let_idle_threads_sleep()
+
+import numpy as np  # noqa: E402
+import record  # noqa: E402
+from engines import DENSE, ENGINES, OURS, PEERS, Prepared, Tensors  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from dcn_deploy.models import SUITE, ConvShape  # noqa: E402
+from dcn_deploy.profiling import Method, describe_machine, measure, summarize  # noqa: E402
+
+SCHEMA = "dcn_deploy.bench_cpu/1"
+SELF = f"{OURS} again"
+SELF_TOLERANCE = 0.05
+SEED = 20170317
+#: Relative RMS error above which an engine does not compute the operator, so that its time means nothing.
+WRONG = 1e-5
+
+#: The targets for this benchmark, as bounds on the ratios below.
+GEOMETRIC_MEAN_TARGET = 1.5
+SCALING_TARGET = 1.8
+
+
+def dense_target(shape: ConvShape) -> float:
+    """How much longer than the dense convolution the operator may take."""
+    return 1.15 if shape.c >= 128 else 1.4
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """NaN for no values."""
+    logs = [math.log(value) for value in values]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan
+
+
+@functools.cache
+def exact(shape: ConvShape) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """The result in float64 by ONNX Runtime's operator; None where that is not available."""
+    if ENGINES["onnxruntime"].missing() is not None:
+        return None
+    tensors = Tensors.random(shape, SEED)
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    arrays = {"X": tensors.X, "W": tensors.W, "offset": tensors.offset, "B": tensors.B}
+    if tensors.mask is not None:
+        arrays["mask"] = tensors.mask
+    node = helper.make_node(
+        "DeformConv",
+        list(arrays),
+        ["Y"],
+        kernel_shape=[shape.kernel] * 2,
+        strides=[shape.stride] * 2,
+        pads=[shape.padding] * 4,
+        dilations=[shape.dilation] * 2,
+        group=shape.group,
+        offset_group=shape.offset_group,
+    )
+    infos = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, a.shape) for n, a in arrays.items()]
+    output = helper.make_tensor_value_info("Y", TensorProto.DOUBLE, shape.output_shape)
+    graph = helper.make_graph([node], "exact", infos, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {name: array.astype(np.float64) for name, array in arrays.items()})
+    return np.asarray(y)
+
+
+def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.float64]] | None) -> float | None:
+    """Run once and return the relative RMS error against ``expected``.
+
+    Raises:
+        SystemExit: if it is not the same operator.
+    """
+    prepared.run(0)
+    if expected is None or not ENGINES[name.removesuffix(" again")].deformable:
+        return None
+    error = float(np.linalg.norm(prepared.output() - expected) / np.linalg.norm(expected))
+    if not error <= WRONG:
+        raise SystemExit(
+            f"error: {name}: expected a relative RMS error of at most {WRONG:g} against float64, got {error:.2e}. "
+            "It computes something else, so timing it would mean nothing."
+        )
+    return error
+
+
+def bench(shape: ConvShape, names: Sequence[str], threads: int, method: Method, self_check: bool) -> dict[str, Any]:
+    """Time every engine on one shape, taking turns.
+
+    Returns:
+        One row of the result: the shape, the number of threads, and the figures by engine.
+    """
+    tensors = Tensors.random(shape, SEED)
+    expected = exact(shape)
+    prepared = {name: ENGINES[name].prepare(shape, tensors, threads) for name in names}
+    if self_check and OURS in prepared:
+        prepared[SELF] = ENGINES[OURS].prepare(shape, tensors, threads)
+    errors = {name: check(engine, name, expected) for name, engine in prepared.items()}
+    samples = measure({name: engine.run for name, engine in prepared.items()}, method)
+    figures = {}
+    for name, taken in samples.items():
+        summary = asdict(summarize(taken.seconds))
+        figures[name] = {**summary, "stable": taken.stable, "relative_rms_error": errors[name]}
+    return {
+        "shape": shape.name,
+        "threads": threads,
+        "parameters": {**asdict(shape), "padding": shape.padding, "macs": shape.macs},
+        "seconds": figures,
+    }
+
+
+def median(row: dict[str, Any], name: str) -> float | None:
+    """Median in seconds; None if the engine was not timed on this row."""
+    figures = row["seconds"].get(name)
+    return None if figures is None else float(figures["median"])
+
+
+def _ratio(upper: float | None, lower: float | None) -> float | None:
+    return None if upper is None or lower is None else upper / lower
+
+
+def ratios(row: dict[str, Any]) -> dict[str, float | None]:
+    """What a row says: over 1 is good in ``faster_than_best_peer``, under the target in ``times_dense``."""
+    ours = median(row, OURS)
+    peers = [seconds for name in PEERS if (seconds := median(row, name)) is not None]
+    return {
+        **{f"faster_than_{name}": _ratio(median(row, name), ours) for name in PEERS},
+        "faster_than_best_peer": _ratio(min(peers, default=None), ours),
+        "times_dense": _ratio(ours, median(row, DENSE)),
+        "self": _ratio(median(row, SELF), ours),
+    }
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means and verdicts, by number of threads, and the scaling between the numbers of threads."""
+    shapes = {shape.name: shape for shape in SUITE}
+    by_threads: dict[str, Any] = {}
+    for threads in sorted({row["threads"] for row in rows}):
+        named = {row["shape"]: ratios(row) for row in rows if row["threads"] == threads}
+        keys = next(iter(named.values())).keys()
+        present = {key: {s: r[key] for s, r in named.items() if r[key] is not None} for key in keys}
+        best, dense, itself = (present[key] for key in ("faster_than_best_peer", "times_dense", "self"))
+        by_threads[str(threads)] = {
+            "geometric_means": {key: geometric_mean(v.values()) for key, v in present.items() if v},  # type: ignore[arg-type]
+            "slower_than_best_peer": {s: r for s, r in best.items() if r is not None and r < 1},
+            "above_dense_target": {s: r for s, r in dense.items() if r is not None and r > dense_target(shapes[s])},
+            "self_worst": max(itself.values(), key=lambda r: abs(math.log(r or 1)), default=None),
+        }
+    ours = {(row["shape"], row["threads"]): median(row, OURS) for row in rows}
+    scaling = {
+        shape: _ratio(ours[shape, 1], ours[shape, 2]) for shape, threads in ours if threads == 2 and (shape, 1) in ours
+    }
+    known = {shape: factor for shape, factor in scaling.items() if factor is not None}
+    return {
+        "by_threads": by_threads,
+        "scaling_1_to_2_threads": {"geometric_mean": geometric_mean(known.values()), "by_shape": known}
+        if known
+        else None,
+    }
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1e3:.2f}" if seconds < 0.1 else f"{seconds * 1e3:.1f}"
+
+
+def _factor(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def table(rows: Sequence[dict[str, Any]], summary: dict[str, Any], threads: int) -> Table:
+    """Medians in milliseconds, one line a shape."""
+    mine = [row for row in rows if row["threads"] == threads]
+    names = [name for name in ENGINES if any(name in row["seconds"] for row in mine)]
+    view = Table(title=f"{threads} thread{'s' if threads > 1 else ''}: median, ms", title_justify="left")
+    view.add_column("shape", no_wrap=True)
+    for name in names:
+        view.add_column(name, justify="right")
+    for title in ("best peer / ours", "ours / dense", "self"):
+        view.add_column(title, justify="right")
+    shapes = {shape.name: shape for shape in SUITE}
+    for row in mine:
+        said = ratios(row)
+        best, dense = said["faster_than_best_peer"], said["times_dense"]
+        view.add_row(
+            row["shape"],
+            *(_milliseconds(median(row, name)) for name in names),
+            f"[red]{_factor(best)}[/]" if best is not None and best < 1 else _factor(best),
+            f"[red]{_factor(dense)}[/]"
+            if dense is not None and dense > dense_target(shapes[row["shape"]])
+            else _factor(dense),
+            _factor(said["self"]),
+        )
+    means = summary["by_threads"][str(threads)]["geometric_means"]
+    view.add_section()
+    last = (means.get(key) for key in ("faster_than_best_peer", "times_dense", "self"))
+    view.add_row("geometric mean", *("" for _ in names), *(_factor(value) for value in last))
+    return view
+
+
+def verdicts(summary: dict[str, Any]) -> list[str]:
+    """The targets, each with what was measured, as sentences."""
+    lines = []
+    for threads, figures in summary["by_threads"].items():
+        means = figures["geometric_means"]
+        where = f"{threads} thread{'s' if threads != '1' else ''}"
+        if (mean := means.get("faster_than_best_peer")) is not None:
+            slower = figures["slower_than_best_peer"]
+            reached = "reached" if mean >= GEOMETRIC_MEAN_TARGET else "missed"
+            lines.append(
+                f"{where}: {mean:.2f}× as fast as the fastest peer in geometric mean (target "
+                f"{GEOMETRIC_MEAN_TARGET}: {reached}); slower on {len(slower)} shapes (target 0)"
+                + (": " + ", ".join(f"{s} {r:.2f}×" for s, r in slower.items()) if slower else "")
+            )
+        if (mean := means.get("times_dense")) is not None:
+            above = figures["above_dense_target"]
+            lines.append(
+                f"{where}: {mean:.2f}× the time of a dense convolution in geometric mean; above the target (1.15 for "
+                f"C ≥ 128, 1.4 for C = 64) on {len(above)} shapes"
+            )
+        if (mean := means.get("self")) is not None:
+            holds = abs(mean - 1) <= SELF_TOLERANCE
+            lines.append(
+                f"{where}: against itself {mean:.3f} in geometric mean, worst {figures['self_worst']:.3f}: the method "
+                + ("holds" if holds else f"does NOT hold within {SELF_TOLERANCE:.0%}, so do these figures not")
+            )
+    if (scaling := summary["scaling_1_to_2_threads"]) is not None:
+        mean = scaling["geometric_mean"]
+        reached = "reached" if mean >= SCALING_TARGET else "missed"
+        lines.append(f"1 → 2 threads: {mean:.2f}× as fast in geometric mean (target {SCALING_TARGET}: {reached})")
+    return lines
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    first, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2")
+    parser.add_argument("--shapes", nargs="+", choices=[s.name for s in SUITE], metavar="NAME", help="default: all")
+    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), metavar="NAME", help="default: all there are")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each engine and shape (default: 1.0)")
+    parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/cpu-<processor>.json)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status: 1 if the method's check of itself failed."""
+    options = parse(arguments)
+    errors, results = Console(stderr=True, soft_wrap=True), Console()
+    if not results.is_terminal:
+        results = Console(width=140)
+    begin = time.monotonic()
+    machine = describe_machine()
+    wanted = options.engines or list(ENGINES)
+    missing = {name: why for name in wanted if (why := ENGINES[name].missing()) is not None}
+    names = [name for name in wanted if name not in missing]
+    for name, why in missing.items():
+        errors.print(f"leaving out {name}: {why}", highlight=False)
+    if OURS in missing:
+        return 2
+    load = (machine["load_average"] or [0.0])[0]
+    if load > 0.5:
+        errors.print(f"warning: the machine is busy (load average {load:.1f}): these figures will be noisy")
+    shapes = [shape for shape in SUITE if options.shapes is None or shape.name in options.shapes]
+    method = Method(seconds=options.seconds, fewest_runs=5, most_runs=100, warmup_seconds=options.seconds / 2)
+    rows = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("", total=len(shapes) * len(options.threads))
+        for threads in options.threads:
+            for shape in shapes:
+                progress.update(task, description=f"{shape.name}, {threads} threads")
+                # The bar is drawn by a thread of its own, which would disturb the measurement.
+                progress.stop()
+                rows.append(bench(shape, names, threads, method, self_check=True))
+                if errors.is_terminal:
+                    progress.start()
+                progress.advance(task)
+    summary = summarise(rows)
+    for threads in options.threads:
+        results.print(table(rows, summary, threads))
+    for line in verdicts(summary):
+        results.print(line, highlight=False, soft_wrap=True)
+    result = {
+        "schema": SCHEMA,
+        "machine": machine,
+        "kernel_sources": {"device": "cpu", "sha256": record.kernel_hash("cpu")},
+        "method": {**asdict(method), "seed": SEED, "offsets": "N(0, 2²) pixels"},
+        "engines": {name: ENGINES[name].description for name in names},
+        "left_out": missing,
+        "summary": summary,
+        "rows": rows,
+        "total_seconds": round(time.monotonic() - begin, 1),
+    }
+    path = options.output
+    if path is None and options.shapes is None and options.engines is None:
+        path = record.RESULTS / f"cpu-{record.slug(machine['cpu'])}-{machine['usable_cpus']}-cores.json"
+    if path is not None:
+        record.write(result, path)
+        errors.print(f"wrote {path}", highlight=False)
+    means = [figures["geometric_means"].get("self", 1.0) for figures in summary["by_threads"].values()]
+    return 0 if all(abs(mean - 1) <= SELF_TOLERANCE for mean in means) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

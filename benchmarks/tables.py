@@ -1,0 +1,97 @@
+"""Turn the results in ``benchmarks/results`` into the Markdown tables of the documentation.
+
+    python benchmarks/tables.py                     print them
+    python benchmarks/tables.py --write FILE.md     put them between the two marks in FILE.md
+
+The marks are the lines ``<!-- begin: benchmark tables -->`` and ``<!-- end: benchmark tables -->``. A result whose
+kernels have changed since it was measured is marked stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bench_cpu
+import record
+from engines import ENGINES
+
+_BEGIN, _END = "<!-- begin: benchmark tables -->", "<!-- end: benchmark tables -->"
+
+
+def _cells(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _factor(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def markdown(path: Path, result: dict[str, Any]) -> str:
+    """The tables of one result: one for each number of threads."""
+    machine = result["machine"]
+    state = " **Stale: the kernels have changed since.**" if record.is_stale(result) else ""
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(machine["packages"].items()))
+    lines = [
+        f"{machine['cpu']}, {machine['usable_cpus']} cores, {machine['date'][:10]}, commit "
+        f"{(machine['commit'] or 'unknown')[:12]} ([{path.name}](../benchmarks/results/{path.name})).{state}",
+        "",
+        f"Medians in milliseconds, float32. {packages}.",
+        "",
+    ]
+    for threads in sorted({row["threads"] for row in result["rows"]}):
+        rows = [row for row in result["rows"] if row["threads"] == threads]
+        names = [name for name in ENGINES if any(name in row["seconds"] for row in rows)]
+        lines += [
+            _cells(f"{threads} thread{'s' if threads > 1 else ''}", *names, "best peer / ours", "ours / dense"),
+            "|" + "---|" + "---:|" * (len(names) + 2),
+        ]
+        for row in rows:
+            said = bench_cpu.ratios(row)
+            medians = [bench_cpu.median(row, name) for name in names]
+            lines.append(
+                _cells(
+                    f"`{row['shape']}`",
+                    *("–" if value is None else f"{value * 1e3:.2f}" for value in medians),
+                    _factor(said["faster_than_best_peer"]),
+                    _factor(said["times_dense"]),
+                )
+            )
+        means = result["summary"]["by_threads"][str(threads)]["geometric_means"]
+        last = (_factor(means.get(key)) for key in ("faster_than_best_peer", "times_dense"))
+        lines += [_cells("geometric mean", *("" for _ in names), *last), ""]
+    return "\n".join(lines)
+
+
+def insert(document: str, text: str) -> str:
+    """``document`` with ``text`` between its two marks.
+
+    Raises:
+        ValueError: if it does not have exactly one pair of marks.
+    """
+    pattern = re.compile(rf"{re.escape(_BEGIN)}\n.*?{re.escape(_END)}", re.DOTALL)
+    if len(pattern.findall(document)) != 1:
+        raise ValueError(f"expected one pair of lines '{_BEGIN}' and '{_END}' in the document")
+    return pattern.sub(lambda _: f"{_BEGIN}\n\n{text}\n{_END}", document)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables or write them into a document; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FILE.md")
+    options = parser.parse_args(arguments)
+    results = [(path, result) for path, result in record.read_all() if result.get("schema") == bench_cpu.SCHEMA]
+    text = "\n".join(markdown(path, result) for path, result in results)
+    if options.write is None:
+        print(text)
+    else:
+        options.write.write_text(insert(options.write.read_text(encoding="utf-8"), text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

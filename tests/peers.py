@@ -1,0 +1,287 @@
+"""Implementations of deformable convolution that this project did not write, and ONNX models to drive them.
+
+Tests write ``import peers``. What each peer can be asked is stated at its function: a case outside that
+range proves nothing about anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cases
+import numpy as np
+from cases import Array, Case, Inputs
+
+#: Newest IR version that every ONNX Runtime from 1.21 on reads.
+IR_VERSION = 10
+
+
+def element_type(dtype: Any) -> int:
+    """The ONNX element type of a NumPy dtype (``ml_dtypes.bfloat16`` included)."""
+    from onnx import helper
+
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def _input_names(case: Case, suffix: str) -> list[str]:
+    names = [f"X{suffix}", f"W{suffix}", f"offset{suffix}"]
+    if case.bias:
+        names.append(f"B{suffix}")
+    elif case.mask:
+        names.append("")  # absent, but not the last
+    if case.mask:
+        names.append(f"mask{suffix}")
+    return names
+
+
+def as_float64(inputs: Inputs) -> Inputs:
+    """The same values in float64."""
+    return Inputs(*(None if a is None else a.astype(np.float64) for a in inputs.in_order()))  # type: ignore[arg-type]
+
+
+def _shapes(case: Case) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "X": case.x_shape,
+        "W": case.weight_shape,
+        "offset": case.offset_shape,
+    }
+    if case.bias:
+        shapes["B"] = case.bias_shape
+    if case.mask:
+        shapes["mask"] = case.mask_shape
+    return shapes
+
+
+def model(
+    several: Case | Sequence[Case],
+    *,
+    form: str = "standard",
+    opset: int = 22,
+    dtype: Any = np.float32,
+    coordinate_dtype: Any = None,
+    static: bool = True,
+    attributes: dict[str, Any] | None = None,
+) -> Any:
+    """An ``onnx.ModelProto`` with one node for each case, every tensor an input of the graph.
+
+    With one case the tensors are called as in the schema (X, W, offset, B, mask; Y). With several, those of
+    the i-th have the suffix ``_i``.
+
+    Args:
+        several: one case or several, which share nothing.
+        form: ``"standard"`` (``DeformConv``) or ``"plugin"`` (``dcn_deploy::DeformConv2d``).
+        opset: version of the standard operators.
+        dtype: element type of X, W, B and Y.
+        coordinate_dtype: that of offset and mask; ``dtype`` if None.
+        static: whether the shapes are written into the graph's inputs; otherwise only the ranks are.
+        attributes: attributes that replace those of the case (None removes one).
+    """
+    from onnx import helper
+
+    op_type, domain = {"standard": ("DeformConv", ""), "plugin": ("DeformConv2d", "dcn_deploy")}[form]
+    main = element_type(dtype)
+    types = dict.fromkeys("XWBY", main)
+    types["offset"] = types["mask"] = main if coordinate_dtype is None else element_type(coordinate_dtype)
+    batch = [several] if isinstance(several, Case) else list(several)
+    nodes, graph_inputs, graph_outputs = [], [], []
+    for index, case in enumerate(batch):
+        suffix = "" if isinstance(several, Case) else f"_{index}"
+        wanted = {**case.onnx_attributes, **(attributes or {})}
+        nodes.append(
+            helper.make_node(
+                op_type,
+                _input_names(case, suffix),
+                [f"Y{suffix}"],
+                name=f"{case.name}{suffix}",
+                domain=domain,
+                **{key: value for key, value in wanted.items() if value is not None},
+            )
+        )
+        for name, shape in _shapes(case).items():
+            extents: Sequence[int | None] = shape if static else [None] * len(shape)
+            graph_inputs.append(helper.make_tensor_value_info(f"{name}{suffix}", types[name], extents))
+        graph_outputs.append(helper.make_tensor_value_info(f"Y{suffix}", main, [None] * 4))
+    opsets = [helper.make_opsetid("", opset)]
+    if domain:
+        opsets.append(helper.make_opsetid(domain, 1))
+    graph = helper.make_graph(nodes, "deformable", graph_inputs, graph_outputs)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def feed(several: Inputs | Sequence[Inputs]) -> dict[str, Array]:
+    """What the inputs of :func:`model` are to be given."""
+    if isinstance(several, Inputs):
+        return several.named()
+    return {f"{k}_{i}": v for i, inputs in enumerate(several) for k, v in inputs.named().items()}
+
+
+def run_onnx_reference_evaluator(case: Case, inputs: Inputs, opset: int = 22) -> Array:
+    """The ONNX reference evaluator's answer.
+
+    It samples with coordinates divided by H - 1 and W - 1, in float32 whatever the inputs are, and multiplied
+    again. So it divides by zero on a map one pixel high or wide, yields NaN for a non-finite location, and
+    has an error of a few float32 roundings of max(H, W) in each coordinate; see :func:`fits_onnx_reference`.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model(case, opset=opset, dtype=inputs.X.dtype))
+    (y,) = evaluator.run(None, inputs.named())
+    return np.asarray(y)
+
+
+def fits_onnx_reference(case: Case) -> bool:
+    """Whether the ONNX reference evaluator is defined on the case, and done with it in about a second.
+
+    Its innermost step is a whole ``GridSample`` for each output pixel and pair of channels.
+    """
+    steps = case.n * case.m * case.c // case.group * case.out_h * case.out_w
+    return case.h > 1 and case.w > 1 and case.n > 0 and case.offsets != "nonfinite" and steps <= 1800
+
+
+def fits_openvino(case: Case) -> bool:
+    """Whether OpenVINO's operator is defined on the case: it indexes with whatever a NaN converts to."""
+    return case.n > 0 and case.offsets != "nonfinite"
+
+
+def run_openvino(case: Case, inputs: Inputs, *, interpolation_pad: bool = True) -> Array:
+    """OpenVINO's ``DeformableConvolution`` (opset 8) on its CPU plugin, in float32, one thread.
+
+    With ``bilinear_interpolation_pad`` each corner outside the map counts as zero on its own, which is the
+    meaning of the ONNX operator. Without it, samples between -1 and 0 are dropped and those between size - 1
+    and size are clamped. The operator has no bias; it is added here.
+    """
+    import openvino
+    from openvino import opset8
+
+    parameters = {
+        name: opset8.parameter(list(array.shape), array.dtype.type, name=name)
+        for name, array in inputs.named().items()
+        if name != "B"
+    }
+    y = opset8.deformable_convolution(
+        parameters["X"],
+        parameters["offset"],
+        parameters["W"],
+        list(case.strides),
+        [case.pad_top, case.pad_left],
+        [case.pad_bottom, case.pad_right],
+        list(case.dilations),
+        mask=parameters.get("mask"),
+        group=case.group,
+        deformable_group=case.offset_group,
+        bilinear_interpolation_pad=interpolation_pad,
+    )
+    graph = openvino.Model([y], list(parameters.values()), case.name)
+    config = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(graph, "CPU", config)
+    answer = compiled({name: array for name, array in inputs.named().items() if name != "B"})[0]
+    return np.array(answer) if inputs.B is None else answer + inputs.B[None, :, None, None]
+
+
+def run_dense_convolution(case: Case, inputs: Inputs) -> Array:
+    """PyTorch's ordinary convolution, in float64: the answer when every offset is zero.
+
+    The mask must be absent or constant over the output pixels: only then is the operator a convolution.
+    """
+    import torch
+    from torch.nn import functional
+
+    x, w, _, b, mask = (None if a is None else torch.from_numpy(a.astype(np.float64)) for a in inputs.in_order())
+    assert x is not None
+    assert w is not None
+    assert mask is None, "a mask makes the weight depend on the place"
+    left_right_top_bottom = (case.pad_left, case.pad_right, case.pad_top, case.pad_bottom)
+    padded = functional.pad(x, left_right_top_bottom)
+    y = functional.conv2d(padded, w, b, case.strides, 0, case.dilations, case.group)
+    return np.asarray(y.numpy())
+
+
+#: Largest relative error of one rounding to the nearest number of that type.
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+def error_bound(
+    case: Case,
+    inputs: Inputs,
+    dtype: str = "float32",
+    *,
+    coordinate_slack: float = 0.0,
+    products: float = 8.0,
+) -> Array:
+    """Bound, element by element, of what rounding alone can do to an implementation that works in ``dtype``.
+
+    With unit roundoff u: a location y = base + Δ is off by at most δy = u·(|y| + |base| + |Δ|). The sampler is
+    continuous: it falls linearly to zero towards -1 and towards the size, so it does not jump even where a
+    rounded location flips across a boundary of a cell or of the map. Its slope is at most 2·max|x| over the
+    pixels around. So the sample is off by at most 2·max|x|·(δy + δx), plus some ``products`` roundings of its
+    own; summing K products and the bias adds K + 2 roundings of partial sums:
+
+        |error| ≤ Σ |w|·|mask|·max|x|·(2·(δy + δx) + (K + products)·u) + (K + 2)·u·|bias|
+
+    Args:
+        case: the convolution.
+        inputs: its tensors; infinite or NaN offsets sample outside and contribute nothing.
+        dtype: ``"float32"`` or ``"float64"``.
+        coordinate_slack: further error of a coordinate, in pixels, of an implementation that computes it in a
+            roundabout way.
+        products: roundings between the corner pixels and the product of mask and sample.
+
+    Returns:
+        float64 array of ``case.output_shape``.
+    """
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    u = UNIT_ROUNDOFF[dtype]
+    x = np.abs(inputs.X.astype(np.float64))
+    shape = (case.n, case.offset_group, case.kernel_h, case.kernel_w, 2, case.out_h, case.out_w)
+    offset = inputs.offset.astype(np.float64).reshape(shape)
+    base_y, base_x = cases.base_locations(case)
+    with np.errstate(invalid="ignore", over="ignore"):
+        y = base_y + offset[:, :, :, :, 0]
+        z = base_x + offset[:, :, :, :, 1]
+        # Two pixels wider than the map: a location that far out cannot be rounded onto it.
+        on_map = (y > -2) & (y < case.h + 1) & (z > -2) & (z < case.w + 1)
+        y, z = (np.where(on_map, a, 0.0) for a in (y, z))
+        moved = [
+            u * (np.abs(place) + np.where(on_map, np.abs(start) + np.abs(delta), 0.0)) + coordinate_slack
+            for place, start, delta in ((y, base_y, offset[:, :, :, :, 0]), (z, base_x, offset[:, :, :, :, 1]))
+        ]
+    # Largest |x| within two pixels of the location, so that a flip into the next cell is covered.
+    wide = np.pad(x, ((0, 0), (0, 0), (5, 5), (5, 5)))
+    largest = sliding_window_view(wide, (6, 6), axis=(2, 3)).max(axis=(4, 5))
+    row, column = (np.floor(a).astype(int) + 3 for a in (y, z))
+    per_offset_group = case.c // case.offset_group
+    channel_group = np.arange(case.c) // per_offset_group
+    image = np.arange(case.n)[:, None, None, None, None, None]
+    channel = np.arange(case.c)[None, :, None, None, None, None]
+    near = largest[image, channel, row[:, channel_group], column[:, channel_group]]
+    mask = np.ones(case.mask_shape) if inputs.mask is None else np.abs(inputs.mask.astype(np.float64))
+    k = case.reduction
+    relative = 2.0 * (moved[0] + moved[1]) + (k + products) * u
+    weight_of_tap = mask.reshape(on_map.shape) * on_map * relative
+    taps = near * weight_of_tap[:, channel_group]
+    taps = taps.reshape(case.n, case.group, case.c // case.group, *taps.shape[2:])
+    w = np.abs(inputs.W.astype(np.float64)).reshape(case.group, case.m // case.group, *case.weight_shape[1:])
+    total = np.einsum("gmcij,ngcijyx->ngmyx", w, taps).reshape(case.output_shape)
+    if inputs.B is not None:
+        total = total + (k + 2) * u * np.abs(inputs.B.astype(np.float64))[None, :, None, None]
+    return np.asarray(total)
+
+
+def relative_rms(actual: Array, expected: Array) -> float:
+    """‖actual - expected‖/‖expected‖ in float64; 0 where both are zero, inf where only ``expected`` is."""
+    a, e = actual.astype(np.float64), expected.astype(np.float64)
+    error, size = float(np.linalg.norm(a - e)), float(np.linalg.norm(e))
+    return 0.0 if error == 0.0 else error / size if size > 0.0 else float("inf")
+
+
+def assert_within(actual: Array, expected: Array, bound: Array) -> None:
+    """Assert equal shapes, and |actual - expected| ≤ bound for each element (a NaN is never within)."""
+    assert actual.shape == expected.shape, f"shape: expected {expected.shape}, got {actual.shape}"
+    error = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    excess = ~(error <= bound)
+    assert not excess.any(), (
+        f"{excess.sum()} of {excess.size} elements are beyond the bound, the first at {np.argwhere(excess)[0]}: "
+        f"{error[excess][0]:.3e} > {bound[excess][0]:.3e}"
+    )
