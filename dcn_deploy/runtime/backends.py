@@ -32,6 +32,7 @@ class Backend:
         module: module of the runner; None if this version has no runner for it yet.
         runner: name of the class in that module.
         not_yet: for a backend without a runner, what to use meanwhile.
+        uses: modules that the runner imports while it works; a reading of memory has to come after them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Backend:
     module: str | None = None
     runner: str = ""
     not_yet: str = ""
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ BACKENDS: dict[str, Backend] = {
             summary="the PyTorch network itself",
             module="dcn_deploy.runtime.torch",
             runner="TorchRunner",
+            uses=("dcn_deploy.ops",),
         ),
         Backend(
             "onnxruntime",
@@ -87,6 +90,7 @@ BACKENDS: dict[str, Backend] = {
             summary="every node of an ONNX file in float64, slow",
             module="dcn_deploy.runtime.reference",
             runner="ReferenceRunner",
+            uses=("onnx.reference", "dcn_deploy.ops"),
         ),
         Backend(
             "onnxruntime-cuda",

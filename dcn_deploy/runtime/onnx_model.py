@@ -27,18 +27,16 @@ def load(model: str | Path | onnx.ModelProto, purpose: str, *, external_data: bo
         ModelSourceError: if there is no such file.
         InvalidModelError: if the file holds no ONNX model, or its external data is missing.
     """
-    onnx = require("onnx", purpose)
+    require("onnx", purpose)
+    import onnx
+
     if not isinstance(model, str | Path):
         return model
     path = Path(model)
     if not path.is_file():
         raise ModelSourceError(describe("ONNX file", expected="the path of a file", actual=f"'{path}', which is none"))
     try:
-        proto: onnx.ModelProto = onnx.load(path, load_external_data=external_data)
-    except FileNotFoundError as error:
-        raise InvalidModelError(
-            f"'{path}' keeps weights in a file of its own that is missing ({error}). Copy that file along with it."
-        ) from error
+        proto: onnx.ModelProto = onnx.load(path, load_external_data=False)
     except Exception as error:
         # protobuf and onnx raise a dozen unrelated types for a file that is no model.
         raise InvalidModelError(
@@ -47,6 +45,13 @@ def load(model: str | Path | onnx.ModelProto, purpose: str, *, external_data: bo
     if not proto.ir_version or not proto.HasField("graph"):
         # protobuf takes many short files, the empty one included, for a message without fields.
         raise InvalidModelError(describe(f"'{path}'", expected="an ONNX model", actual="a file without a graph"))
+    if external_data:
+        try:
+            onnx.load_external_data_for_model(proto, str(path.parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise InvalidModelError(
+                f"'{path}' keeps weights in a file of its own that cannot be read: {error} Keep that file beside it."
+            ) from error
     return proto
 
 
@@ -78,7 +83,9 @@ def numpy_dtype(element_type: int, what: str) -> np.dtype[Any]:
     try:
         return onnx.helper.tensor_dtype_to_np_dtype(element_type)
     except (KeyError, ValueError) as error:
-        raise UnsupportedError(f"{what} has the ONNX element type {element_type}, which NumPy does not have.") from error
+        raise UnsupportedError(
+            f"{what} has the ONNX element type {element_type}, which NumPy does not have."
+        ) from error
 
 
 def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

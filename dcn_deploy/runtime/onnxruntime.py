@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dcn_deploy._lazy import require
 from dcn_deploy._libraries import library_path
 from dcn_deploy.errors import BackendError, LibraryNotBuiltError, UnsupportedError, describe
-from dcn_deploy.schema import DOMAIN
 from dcn_deploy.runtime import onnx_model
 from dcn_deploy.runtime.base import ModelRunner
 from dcn_deploy.runtime.runner import NodeTime, RunnerOptions, TensorSpec
+from dcn_deploy.schema import DOMAIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,18 +41,13 @@ class OnnxRuntimeRunner(ModelRunner):
         super().__init__(model, options=options)
         self._session: Any = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._nodes: dict[str, onnx.NodeProto] = {}
-        self._domains: dict[str, str] = {}
+        self._origins = _Origins(())
 
     def _load(self) -> None:
         ort = require("onnxruntime", "the backend 'onnxruntime'")
         proto = onnx_model.load(self.model, "the backend 'onnxruntime'", external_data=False)
         nodes = list(onnx_model.all_nodes(proto))
-        self._domains = {node.op_type: node.domain for node in nodes}
-        self._nodes = {
-            node.name or f"{node.op_type}_{index}": _without_tensors(node)
-            for index, node in enumerate(proto.graph.node)
-        }
+        self._origins = _Origins(proto.graph.node if self.options.profile else ())
         options = self._session_options(ort, needs_library=any(node.domain == DOMAIN for node in nodes))
         source = self._source(proto, options)
         try:
@@ -70,7 +65,7 @@ class OnnxRuntimeRunner(ModelRunner):
 
     def _free(self) -> None:
         self._session = None
-        self._nodes, self._domains = {}, {}
+        self._origins = _Origins(())
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -79,9 +74,7 @@ class OnnxRuntimeRunner(ModelRunner):
         # ONNX Runtime's own message for "no output wanted" is an empty list taken for all of them.
         if not outputs:
             return {}
-        half = any(
-            spec.dtype is not None and spec.dtype.name == "bfloat16" for spec in (*self._inputs, *self._outputs)
-        )
+        half = any(spec.dtype is not None and spec.dtype.name == "bfloat16" for spec in (*self._inputs, *self._outputs))
         try:
             if half:
                 values = {name: _to_ort_value(array) for name, array in feed.items()}
@@ -116,29 +109,25 @@ class OnnxRuntimeRunner(ModelRunner):
         runs = sorted(event["ts"] for event in events if event.get("name") == "model_run")
         if skip >= len(runs):
             return ()
-        totals: dict[tuple[str, str], tuple[int, int]] = {}
+        durations: dict[tuple[str, str], list[float]] = {}
         for event in sorted(events, key=lambda event: event.get("ts", 0)):
             name = event.get("name", "")
             if event.get("cat") != "Node" or not name.endswith("_kernel_time") or event["ts"] < runs[skip]:
                 continue
             key = (name.removesuffix("_kernel_time"), event["args"].get("op_name", ""))
-            calls, microseconds = totals.get(key, (0, 0))
-            totals[key] = (calls + 1, microseconds + event["dur"])
-        return tuple(
-            self._node_time(name, op_type, calls, microseconds)
-            for (name, op_type), (calls, microseconds) in totals.items()
-        )
+            durations.setdefault(key, []).append(event["dur"] * 1e-6)
+        return tuple(self._node_time(name, op_type, seconds) for (name, op_type), seconds in durations.items())
 
-    def _node_time(self, name: str, op_type: str, calls: int, microseconds: int) -> NodeTime:
-        node = self._nodes.get(name)
-        domain = node.domain if node is not None else self._domains.get(op_type, "")
+    def _node_time(self, name: str, op_type: str, durations: list[float]) -> NodeTime:
+        node = self._origins.find(name, op_type)
+        domain = node.domain if node is not None else ""
         metadata = {entry.key: entry.value for entry in node.metadata_props} if node is not None else {}
-        return NodeTime(name, op_type, domain, metadata, calls, microseconds * 1e-6)
+        return NodeTime(name, op_type, domain, metadata, tuple(durations))
 
     def _session_options(self, ort: Any, *, needs_library: bool) -> Any:
         options = ort.SessionOptions()
-        # 3 = errors only: warnings about unused initializers and the like would go to the user's terminal.
-        options.log_severity_level = 3
+        # 4 = fatal: errors come as exceptions, and printing them a second time would garble a progress bar.
+        options.log_severity_level = 4
         options.inter_op_num_threads = 1
         if self.options.threads is not None:
             options.intra_op_num_threads = self.options.threads
@@ -180,9 +169,7 @@ class OnnxRuntimeRunner(ModelRunner):
             changed = onnx.ModelProto()
             changed.CopyFrom(proto)
             # Without a type: ONNX Runtime fills in the one that it has inferred itself.
-            changed.graph.output.extend(
-                onnx.ValueInfoProto(name=name) for name in onnx_model.intermediate_names(proto)
-            )
+            changed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in onnx_model.intermediate_names(proto))
             proto = changed
         if by_path:
             options.add_session_config_entry(
@@ -190,7 +177,8 @@ class OnnxRuntimeRunner(ModelRunner):
             )
         if proto.ByteSize() > _LARGEST_MESSAGE:
             return self._write_large(proto)
-        return proto.SerializeToString()
+        serialized: bytes = proto.SerializeToString()
+        return serialized
 
     def _write_large(self, proto: onnx.ModelProto) -> str:
         import onnx
@@ -205,12 +193,30 @@ class OnnxRuntimeRunner(ModelRunner):
         return str(path)
 
 
-def _without_tensors(node: onnx.NodeProto) -> onnx.NodeProto:
-    import onnx
+class _Origins:
+    """Finds the node of the model that a node of the optimised graph stems from.
 
-    return onnx.NodeProto(
-        name=node.name, op_type=node.op_type, domain=node.domain, metadata_props=node.metadata_props
-    )
+    ONNX Runtime keeps most names. A convolution that it moves to its blocked layout is called after its output,
+    which is that of the activation where it has fused one; other fusions put a word before the name.
+    """
+
+    def __init__(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        self._by_name: dict[str, onnx.NodeProto] = {}
+        self._by_output: dict[str, onnx.NodeProto] = {}
+        for index, node in enumerate(nodes):
+            self._by_name[node.name or f"{node.op_type}_{index}"] = node
+            self._by_output.update(dict.fromkeys(node.output, node))
+
+    def find(self, name: str, op_type: str) -> onnx.NodeProto | None:
+        """Return the node that does the work of an executed one; None for what only the optimiser made."""
+        found = self._by_name.get(name) or self._by_name.get(name.removeprefix("fused "))
+        if found is not None:
+            return found
+        producer = self._by_output.get(name.removesuffix("_nchwc"))
+        # Back from the activation to the operator that it was fused into.
+        while producer is not None and producer.op_type != op_type:
+            producer = self._by_output.get(producer.input[0]) if producer.input else None
+        return producer
 
 
 def _spec(value: Any) -> TensorSpec:
@@ -228,11 +234,15 @@ def _dtype(name: str, what: str) -> np.dtype[Any]:
 
     names = {"float": "FLOAT", "double": "DOUBLE", "string": "STRING", "bool": "BOOL"}
     element_type = names.get(name, name.upper())
-    if element_type not in onnx.TensorProto.DataType.keys():
-        raise UnsupportedError(f"'{what}' has the element type {name} of ONNX Runtime, which ONNX does not have.")
+    try:
+        number = onnx.TensorProto.DataType.Value(element_type)
+    except ValueError:
+        raise UnsupportedError(
+            f"'{what}' has the element type {name} of ONNX Runtime, which ONNX does not have."
+        ) from None
     if element_type == "STRING":
         return np.dtype(object)
-    return onnx_model.numpy_dtype(onnx.TensorProto.DataType.Value(element_type), f"'{what}'")
+    return onnx_model.numpy_dtype(number, f"'{what}'")
 
 
 def _to_ort_value(array: np.ndarray[Any, Any]) -> Any:
@@ -267,13 +277,17 @@ _REMEDIES = (
     (
         r"DeformConv\b.*(not a registered function/op|Could not find an implementation)"
         r"|Could not find an implementation for DeformConv\b|No Op registered for DeformConv\b",
-        "ONNX Runtime has the standard DeformConv from 1.25 on, in float32 only. Update onnxruntime, or convert the "
-        "file: dcn-deploy convert --form plugin or --form decomposed.",
+        "ONNX Runtime has the standard DeformConv from 1.25 on. Update onnxruntime, or convert the file: dcn-deploy "
+        "convert --form plugin or --form decomposed.",
     ),
     (
         r"not a registered function/op|No Op registered|Could not find an implementation",
         "This version of ONNX Runtime has no kernel for that node and its element types on the CPU. Update "
         "onnxruntime, or export with another opset or element type.",
+    ),
+    (
+        r"Type Error: Type '",
+        "That node does not take this element type: export the network in float32.",
     ),
     (
         r"opset \d+ is under development|Unsupported model IR version|only \*guarantees\* support|max supported",
@@ -290,6 +304,8 @@ _NODE_PATTERNS = (
     r"while running (?P<type>\S+) node\. Name:'(?P<name>[^']*)'",
     r"for (?P<type>\w+)\(\d+\) node with name '(?P<name>[^']*)'",
     r"Node \((?P<name>[^)]*)\) Op \((?P<type>[^)]*)\)",
+    r"In Node, \(\"(?P<name>[^\"]*)\", (?P<type>\w+)",
+    r"in node \((?P<name>[^)]*)\)",
     r"Node:\s*(?P<name>\S+)",
     r"node '(?P<name>[^']+)'",
 )
@@ -308,8 +324,16 @@ def _backend_error(what: str, error: Exception, version: str) -> BackendError:
     return BackendError(f"{what}{node} (version {version}): {text.rstrip('.')}.{' ' + remedy if remedy else ''}")
 
 
+# Signature of the C++ function that raised: ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool)
+_CPP_FUNCTION = re.compile(
+    r"(?:\b(?:void|bool|[\w:]*Status) )?[\w:~]+"
+    r"\((?:const|std::|onnxruntime::|onnx::|bool\b|int\b)[^()]*\)(?: const)? "
+)
+
+
 def _plain(error: Exception) -> str:
-    """Return ONNX Runtime's message without its status code and the source lines of its own build."""
+    """Return ONNX Runtime's message without its status code and where in its own sources it comes from."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
-    text = re.sub(r"\S*/onnxruntime\S*\.(?:cc|h):\d+ .*?(?=\S* ?was false|[A-Z])", "", text)
+    text = re.sub(r"(?:\S*/)?\w+\.(?:cc|h):\d+ ", "", text)
+    text = _CPP_FUNCTION.sub("", text)
     return " ".join(text.split())

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dcn_deploy._lazy import require
 from dcn_deploy.errors import BackendError
-from dcn_deploy.schema import DEFORM_CONV2D, OperatorSchema
 from dcn_deploy.runtime import onnx_model
 from dcn_deploy.runtime.base import ModelRunner
 from dcn_deploy.runtime.feed import check_feed
 from dcn_deploy.runtime.float64 import to_float64
 from dcn_deploy.runtime.runner import RunnerOptions, TensorSpec
+from dcn_deploy.schema import DEFORM_CONV2D, OperatorSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,9 +74,7 @@ class ReferenceRunner(ModelRunner):
     def _run(self, feed: Mapping[str, np.ndarray[Any, Any]], outputs: list[str]) -> dict[str, np.ndarray[Any, Any]]:
         import numpy as np
 
-        wide = {
-            name: array.astype(np.float64) if name in self._wide_inputs else array for name, array in feed.items()
-        }
+        wide = {name: array.astype(np.float64) if name in self._wide_inputs else array for name, array in feed.items()}
         # NaN and infinity are values like others here, as in the runtimes: no warning about them.
         with np.errstate(all="ignore"):
             results = self._evaluator.run(None, wide, intermediate=True)
@@ -115,7 +113,7 @@ def _operators() -> list[type]:
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops.op_grid_sample import GridSample as EvaluatorGridSample
 
-    class DeformableConvolution(OpRun):  # type: ignore[misc]
+    class DeformableConvolution(OpRun):
         def _run(
             self, X: Any, W: Any, offset: Any, B: Any = None, mask: Any = None, **attributes: Any
         ) -> tuple[np.ndarray[Any, Any]]:
@@ -125,13 +123,14 @@ def _operators() -> list[type]:
             given = {name: value for name, value in values.items() if value is not None}
             return (reference.deform_conv2d(X, W, offset, B, mask, **given),)
 
-    class GridSample(EvaluatorGridSample):  # type: ignore[misc]
+    class GridSample(EvaluatorGridSample):
         def _run(
             self, X: Any, grid: Any, mode: Any = None, padding_mode: Any = None, align_corners: Any = None
         ) -> tuple[np.ndarray[Any, Any]]:
             if X.ndim == 4 and mode in ("bilinear", "linear") and padding_mode == "zeros":
                 return (grid_sample_2d(X, grid, align_corners=bool(align_corners)),)
-            result: tuple[np.ndarray[Any, Any]] = super()._run(X, grid, mode, padding_mode, align_corners)
+            evaluate: Any = super()._run
+            result: tuple[np.ndarray[Any, Any]] = evaluate(X, grid, mode, padding_mode, align_corners)
             return result
 
     def named(schema: OperatorSchema, op_type: str, domain: str) -> type:
@@ -172,10 +171,14 @@ def grid_sample_2d(
     count, channels, height, width = image.shape
     result = np.zeros((count, channels, *grid.shape[1:3]), dtype=np.float64)
     for n in range(count):
-        x, y = (
-            (grid[n, ..., axis] + 1) / 2 * (size - 1) if align_corners else ((grid[n, ..., axis] + 1) * size - 1) / 2
-            for axis, size in ((0, width), (1, height))
-        )
+        # Infinity times a one-pixel map's size − 1 = 0 is NaN, which samples zero as well.
+        with np.errstate(invalid="ignore", over="ignore"):
+            x, y = (
+                (grid[n, ..., axis] + 1) / 2 * (size - 1)
+                if align_corners
+                else ((grid[n, ..., axis] + 1) * size - 1) / 2
+                for axis, size in ((0, width), (1, height))
+            )
         # Written so that a NaN compares false and samples zero.
         inside = (y > -1) & (y < height) & (x > -1) & (x < width)
         y, x = np.where(inside, y, -2), np.where(inside, x, -2)

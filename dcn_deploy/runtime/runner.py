@@ -31,7 +31,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class NodeTime:
-    """What one node of the graph took, summed over the runs that were recorded.
+    """What one node of the graph took, over the runs that were recorded.
 
     Attributes:
         name: the node's name; the runtime's own where the graph gives it none.
@@ -39,16 +39,14 @@ class NodeTime:
         domain: domain of the model's node of that name, "" for the ONNX standard and for nodes that only the
             optimiser made.
         metadata: ``metadata_props`` of the model's node of that name.
-        calls: how often it ran.
-        seconds: sum of the runs.
+        durations: seconds of each execution, in order.
     """
 
     name: str
     op_type: str
     domain: str
     metadata: Mapping[str, str]
-    calls: int
-    seconds: float
+    durations: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ class TorchRunner(ModelRunner):
     def _names_of_inputs(self) -> tuple[list[str], list[str]]:
         if self.input_names is not None:
             return list(self.input_names), []
-        required, optional = [], []
+        required: list[str] = []
+        optional: list[str] = []
         for parameter in inspect.signature(self.model.forward).parameters.values():
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 raise InvalidArgumentError(

@@ -19,7 +19,7 @@ import numpy as np
 
 from dcn_deploy import _lazy
 from dcn_deploy.errors import DtypeError, InvalidArgumentError, describe
-from dcn_deploy.validation.compare import Array, element_kind
+from dcn_deploy.validation.comparison import Array, element_kind
 
 if TYPE_CHECKING:
     from dcn_deploy.runtime.runner import TensorSpec
@@ -113,14 +113,16 @@ def _check_names(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], sourc
     )
 
 
-def _conform_one(
-    array: Array, spec: TensorSpec, source: str, symbols: dict[str, tuple[int, str]]
-) -> Array:
+def _conform_one(array: Array, spec: TensorSpec, source: str, symbols: dict[str, tuple[int, str]]) -> Array:
     what = f"input '{spec.name}' of {source}"
     if spec.shape is not None:
         if len(spec.shape) != array.ndim:
             raise InvalidArgumentError(
-                describe(what, expected=f"rank {len(spec.shape)} {_shape_text(spec.shape)}", actual=f"shape {list(array.shape)}")
+                describe(
+                    what,
+                    expected=f"rank {len(spec.shape)} {_shape_text(spec.shape)}",
+                    actual=f"shape {list(array.shape)}",
+                )
             )
         for axis, (extent, actual) in enumerate(zip(spec.shape, array.shape, strict=True)):
             if isinstance(extent, int) and extent != actual:
@@ -233,9 +235,7 @@ def generated(
     return Feeds(f"{count} generated sample{'s' * (count > 1)}, seed {seed} ({sizes})", count, make)
 
 
-def resolve_shapes(
-    specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[int, ...]]:
+def resolve_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """Return a definite shape for each input; see :func:`generated` for the defaults.
 
     Raises:
@@ -304,7 +304,8 @@ def _default(axis: int, rank: int) -> int:
 # ------------------------------------------------------------------------------------------------- stored
 
 _BATCH_KEY = re.compile(r"(\d+)/(.+)", re.DOTALL)
-_INPUT, _OUTPUT, _META = "input:", "output:", "meta:"
+#: Prefixes of the keys of an .npz: inputs, golden outputs, texts about their origin.
+INPUT, OUTPUT, META = "input:", "output:", "meta:"
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -319,15 +320,12 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
     if not path.is_file():
         raise InvalidArgumentError(describe("inputs", expected="an .npz file", actual=f"no file '{path}'"))
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InvalidArgumentError(
-                    describe(f"'{path}'", expected="an .npz archive", actual="a single array", remedy=_HOW_TO_SAVE)
-                )
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
             arrays = {key: archive[key] for key in archive.files}
     except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
-        if isinstance(error, InvalidArgumentError):
-            raise
         raise InvalidArgumentError(
             describe(f"'{path}'", expected="an .npz archive of plain arrays", actual=str(error), remedy=_HOW_TO_SAVE)
         ) from error
@@ -369,9 +367,7 @@ def split_batches(arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
     return [batches[number] for number in numbers]
 
 
-def from_npz(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], specs: Sequence[TensorSpec]
-) -> Feeds:
+def from_npz(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], specs: Sequence[TensorSpec]) -> Feeds:
     """Return the feeds stored in one or several ``.npz`` files.
 
     A file holds one feed under the names of the model's inputs (``input:NAME`` also works, as do the nameless
@@ -393,9 +389,7 @@ def from_npz(
         for number, batch in enumerate(batches):
             name = Path(path).name + (f"[{number}]" if len(batches) > 1 else "")
             arrays = {
-                key.removeprefix(_INPUT): array
-                for key, array in batch.items()
-                if not key.startswith((_OUTPUT, _META))
+                key.removeprefix(INPUT): array for key, array in batch.items() if not key.startswith((OUTPUT, META))
             }
             feeds.append(Feed(name, conform(_named(arrays, specs), specs, name)))
     files = ", ".join(Path(path).name for path in paths)
@@ -506,7 +500,9 @@ class _ImageLayout:
                 picture = upright.convert("L" if self.channels == 1 else "RGB")
         except (OSError, UnidentifiedImageError, ValueError) as error:
             raise InvalidArgumentError(
-                describe(f"image '{path}'", expected="a readable image", actual=str(error), remedy="Remove or replace it.")
+                describe(
+                    f"image '{path}'", expected="a readable image", actual=str(error), remedy="Remove or replace it."
+                )
             ) from error
         picture = picture.resize((self.width, self.height), Image.Resampling.BILINEAR)
         pixels: Array = np.asarray(picture).reshape(self.height, self.width, self.channels)

@@ -14,7 +14,7 @@ booleans, strings, complex numbers) are compared exactly, by the number of eleme
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -57,6 +57,8 @@ class Comparison:
             judges a float32 output); a different kind, float against integer, is.
         exact: whether the two were compared for equality instead of by distance.
         size: number of elements compared.
+        finite: number of those that are finite on both sides, which the figures are taken over; all of them in
+            an exact comparison.
         max_abs: largest absolute difference where both are finite; NaN if nothing could be compared.
         relative_rms: ‖actual − expected‖ / ‖expected‖ where both are finite; NaN if nothing could be compared.
         cosine: cosine of the angle between the two; NaN if nothing could be compared.
@@ -73,6 +75,7 @@ class Comparison:
     expected_dtype: str
     exact: bool
     size: int
+    finite: int
     max_abs: float
     relative_rms: float
     cosine: float
@@ -100,6 +103,7 @@ class Comparison:
             "expected_dtype": self.expected_dtype,
             "exact": self.exact,
             "size": self.size,
+            "finite": self.finite,
             "max_abs": finite_or_none(self.max_abs),
             "relative_rms": finite_or_none(self.relative_rms),
             "cosine": finite_or_none(self.cosine),
@@ -170,6 +174,7 @@ def _incomparable(actual: Array, expected: Array, problem: str) -> Comparison:
         expected_dtype=str(expected.dtype),
         exact=element_kind(expected.dtype) != "float",
         size=0,
+        finite=0,
         max_abs=math.nan,
         relative_rms=math.nan,
         cosine=math.nan,
@@ -231,7 +236,7 @@ def _compare_floats(actual: Array, expected: Array) -> Comparison:
         largest["actual"] = max(largest["actual"], float(np.abs(a).max()))
         largest["expected"] = max(largest["expected"], float(np.abs(e).max()))
         start += a.size
-    actual_norm, expected_norm, difference_norm, cosine = _norms(actual, expected, largest)
+    relative_rms, cosine = _relative_rms_and_cosine(actual, expected, largest)
 
     def element(position: int) -> Element:
         index = _index(position, actual.shape)
@@ -245,8 +250,9 @@ def _compare_floats(actual: Array, expected: Array) -> Comparison:
         expected_dtype=str(expected.dtype),
         exact=False,
         size=actual.size,
+        finite=compared,
         max_abs=math.nan if nothing else largest["difference"],
-        relative_rms=math.nan if nothing else _ratio(difference_norm, expected_norm),
+        relative_rms=math.nan if nothing else relative_rms,
         cosine=math.nan if nothing else cosine,
         worst=element(worst_position) if worst_position >= 0 else None,
         nonfinite_mismatches=mismatches,
@@ -256,45 +262,32 @@ def _compare_floats(actual: Array, expected: Array) -> Comparison:
     )
 
 
-def _ratio(difference_norm: tuple[float, float], expected_norm: tuple[float, float]) -> float:
-    """Divide two norms that are given as (scale, norm of the scaled values)."""
-    if difference_norm[0] == 0.0:
-        return 0.0
-    if expected_norm[0] == 0.0 or math.isinf(difference_norm[0]):
-        return math.inf
-    return (difference_norm[0] / expected_norm[0]) * (difference_norm[1] / expected_norm[1])
-
-
-def _norms(
-    actual: Array, expected: Array, largest: dict[str, float]
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float], float]:
-    scales = {
-        key: value if value > 0.0 and math.isfinite(value) else 1.0 for key, value in largest.items()
-    }
+def _relative_rms_and_cosine(actual: Array, expected: Array, largest: Mapping[str, float]) -> tuple[float, float]:
+    """Return ‖actual − expected‖/‖expected‖ and the cosine, given the largest magnitude of each of the three."""
+    scale = {key: value if value > 0.0 and math.isfinite(value) else 1.0 for key, value in largest.items()}
     sums: dict[str, list[float]] = {"actual": [], "expected": [], "difference": [], "dot": []}
     if any(largest.values()):
         for a, e in _float_chunks(actual, expected):
             both = np.isfinite(a) & np.isfinite(e)
             if not both.all():
                 a, e = np.where(both, a, 0.0), np.where(both, e, 0.0)
-            difference = _difference(a, e) / scales["difference"]
-            a, e = a / scales["actual"], e / scales["expected"]
+            difference = _difference(a, e) / scale["difference"]
+            a, e = a / scale["actual"], e / scale["expected"]
             sums["actual"].append(float(np.dot(a, a)))
             sums["expected"].append(float(np.dot(e, e)))
             sums["difference"].append(float(np.dot(difference, difference)))
             sums["dot"].append(float(np.dot(a, e)))
-    norm = {key: math.sqrt(math.fsum(values)) for key, values in sums.items() if key != "dot"}
-    if norm["actual"] == 0.0 or norm["expected"] == 0.0:
-        cosine = 1.0 if norm["actual"] == norm["expected"] else 0.0
+    norm = {key: math.sqrt(math.fsum(sums[key])) for key in largest}
+    if largest["difference"] == 0.0:
+        relative_rms = 0.0
+    elif largest["expected"] == 0.0 or math.isinf(largest["difference"]):
+        relative_rms = math.inf
     else:
-        cosine = math.fsum(sums["dot"]) / (norm["actual"] * norm["expected"])
-        cosine = min(1.0, max(-1.0, cosine))
-    return (
-        (largest["actual"], norm["actual"]),
-        (largest["expected"], norm["expected"]),
-        (largest["difference"], norm["difference"]),
-        cosine,
-    )
+        relative_rms = (scale["difference"] / scale["expected"]) * (norm["difference"] / norm["expected"])
+    if norm["actual"] == 0.0 or norm["expected"] == 0.0:
+        return relative_rms, 1.0 if norm["actual"] == norm["expected"] else 0.0
+    cosine = math.fsum(sums["dot"]) / (norm["actual"] * norm["expected"])
+    return relative_rms, min(1.0, max(-1.0, cosine))
 
 
 def _compare_exactly(actual: Array, expected: Array) -> Comparison:
@@ -325,6 +318,7 @@ def _compare_exactly(actual: Array, expected: Array) -> Comparison:
         expected_dtype=str(expected.dtype),
         exact=True,
         size=actual.size,
+        finite=actual.size,
         max_abs=float(largest) if ordered else math.nan,
         relative_rms=math.nan,
         cosine=math.nan,

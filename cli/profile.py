@@ -1,0 +1,219 @@
+"""``dcn-deploy profile``: time backends side by side."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dcn_deploy.cli.options import (
+    parse_names,
+    parse_shapes,
+    progress,
+    result_console,
+    write_json,
+    write_text,
+)
+from dcn_deploy.errors import InvalidArgumentError, ModelSourceError, describe
+
+if TYPE_CHECKING:
+    from dcn_deploy.models import ResolvedModel
+    from dcn_deploy.runtime import Runner, RunnerOptions, TensorSpec
+
+
+def command(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="MODEL.onnx ...", help="ONNX files: several are timed side by side."),
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend", "-b", metavar="NAME", help="May be repeated and hold comma lists.  [default: onnxruntime]"
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="input=1,3,224,224", help="Shape of an input with free axes."),
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", metavar="FILE.npz", help="Inputs by name instead of random numbers.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of each engine; default: each one's own.")
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", min=1, help="Timed runs of each engine; default: what fits into --seconds.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", min=0.0, help="Time for each engine.  [default: 5, or no limit with --runs]"),
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option("--warmup", min=0, help="Untimed runs before; default: until the times are stable.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", metavar="MODEL", help="PyTorch network for the backend torch; default: as recorded in the file."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Weights of --source (.pt or .safetensors).")
+    ] = None,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
+    nodes: Annotated[bool, typer.Option("--nodes/--no-nodes", help="Measure the share of deformable nodes.")] = True,
+    self_check: Annotated[
+        bool,
+        typer.Option("--self-check", help="Time the first engine against itself too; exit 1 if that is not 1 ± 0.05."),
+    ] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON ('-' for stdout).")
+    ] = None,
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV ('-' for stdout).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Time backends side by side: latency, throughput, peak memory, share of deformable nodes.
+
+    The engines take turns in one process with idle threads asleep, each measured after a pause and as the
+    second of two calls. Ratios are to the first engine.
+    """
+    from dcn_deploy import profiling, runtime
+    from dcn_deploy.validation import inputs as sources
+
+    if json_file == csv_file == "-":
+        raise InvalidArgumentError(describe("--json and --csv", expected="one of them on stdout", actual="both"))
+    profiling.let_idle_threads_sleep()
+    method = profiling.Method(
+        runs=runs, seconds=seconds if seconds is not None or runs is not None else 5.0, warmup=warmup
+    )
+    files = models or []
+    backends = list(dict.fromkeys(parse_names(backend or ["onnxruntime" if files else "torch"])))
+    with progress("loading", quiet=quiet) as advance:
+        network = _Network.found(source, weights, files) if "torch" in backends else None
+        specs, shapes = _inputs(files, network, parse_shapes(shape or []))
+        names = tuple(spec.name for spec in specs)
+        runners, recipes = _engines(files, backends, network, names, runtime.RunnerOptions(threads=threads))
+        feeds = (
+            sources.from_npz(inputs, specs)
+            if inputs is not None
+            else sources.generated(specs, seed=seed, shapes=shapes)
+        )
+        report = profiling.profile(
+            runners,
+            [feed.arrays for feed in feeds],
+            method=method,
+            memory=memory,
+            nodes=nodes,
+            self_check=self_check,
+            recipes=recipes,
+            progress=advance,
+        )
+    write_json(report, json_file)
+    if csv_file is not None:
+        write_text(report.to_csv(), csv_file, "--csv")
+    result_console(json_file, csv_file).print(report.to_table())
+    if report.self_check is not None and not report.self_check.ok:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The PyTorch network of the backend torch, as the user or the ONNX file names it."""
+
+    source: str
+    weights: Path | None
+
+    @classmethod
+    def found(cls, source: str | None, weights: Path | None, files: Sequence[Path]) -> _Network:
+        if source is not None:
+            return cls(source, weights)
+        recorded: Mapping[str, str] = {}
+        if files:
+            from dcn_deploy.export import metadata
+
+            recorded = metadata.read(files[0])
+        if "source" not in recorded:
+            where = f"'{files[0]}' records none" if files else "no ONNX file that could record one"
+            raise ModelSourceError(describe("network of the backend torch", expected="--source MODEL", actual=where))
+        if weights is None and "weights" in recorded:
+            # Only the file's name is recorded; beside the ONNX file is where it is most often kept.
+            beside = files[0].parent / recorded["weights"]
+            weights = beside if beside.is_file() else Path(recorded["weights"])
+        return cls(recorded["source"], weights)
+
+    def resolve(self) -> ResolvedModel:
+        from dcn_deploy import models
+
+        return models.resolve(self.source, self.weights)
+
+    def runner(self, input_names: tuple[str, ...], options: RunnerOptions) -> Runner:
+        from dcn_deploy import runtime
+
+        return runtime.create("torch", self.resolve().module, options=options, input_names=input_names)
+
+
+def _inputs(
+    files: Sequence[Path], network: _Network | None, shapes: dict[str, tuple[int, ...]]
+) -> tuple[tuple[TensorSpec, ...], dict[str, tuple[int, ...]]]:
+    """Return what the engines take, and the shapes to generate: of the first file, or of the network."""
+    from dcn_deploy.runtime import TensorSpec, onnx_model
+
+    if files:
+        return onnx_model.input_specs(onnx_model.load(files[0], "profile", external_data=False)), shapes
+    if network is None:
+        raise InvalidArgumentError(describe("MODEL.onnx", expected="at least one file", actual="none"))
+    import numpy as np
+
+    resolved = network.resolve()
+    if resolved.example_inputs is None or resolved.input_names is None:
+        if not shapes:
+            raise InvalidArgumentError(
+                describe(
+                    "--shape",
+                    expected=f"the shape of each input of '{network.source}', which comes without examples",
+                    actual="none",
+                )
+            )
+        return tuple(TensorSpec(name, np.dtype(np.float32), (None,) * len(s)) for name, s in shapes.items()), shapes
+    examples = dict(zip(resolved.input_names, resolved.example_inputs, strict=True))
+    specs = tuple(
+        TensorSpec(name, np.dtype(str(tensor.dtype).removeprefix("torch.")), (None,) * tensor.dim())
+        for name, tensor in examples.items()
+    )
+    return specs, {name: tuple(tensor.shape) for name, tensor in examples.items()} | shapes
+
+
+def _engines(
+    files: Sequence[Path],
+    backends: Sequence[str],
+    network: _Network | None,
+    input_names: tuple[str, ...],
+    options: RunnerOptions,
+) -> tuple[dict[str, Runner], dict[str, Callable[[], Runner]]]:
+    """Return the engines by name, and how to make those again that another process cannot be sent."""
+    from dcn_deploy import runtime
+
+    runners: dict[str, Runner] = {}
+    recipes: dict[str, Callable[[], Runner]] = {}
+    with_files = [name for name in backends if name != "torch"]
+    for name in backends:
+        if name == "torch" and network is not None:
+            recipes[name] = functools.partial(network.runner, input_names, options)
+            runners[name] = recipes[name]()
+            continue
+        if not files:
+            raise InvalidArgumentError(describe("MODEL.onnx", expected=f"a file for '{name}'", actual="none"))
+        for file in files:
+            label = name if len(files) == 1 else file.name if len(with_files) == 1 else f"{name} {file.name}"
+            # Two files of one name in different folders.
+            label = label if label not in runners else f"{name} {file}"
+            runners[label] = runtime.create(name, file, options=options)
+    return runners, recipes

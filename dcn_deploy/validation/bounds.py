@@ -1,0 +1,154 @@
+"""The error that each tensor of an ONNX graph may have, from the table of tolerances.
+
+Walks the graph once. Every node with a sum of products, and every node that samples, is a layer with the limit of
+its row; the limit of a tensor follows from the layers before it by the rule for networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dcn_deploy.validation.tolerances import DENSE, lookup, network_limit
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Operators of the ONNX standard that are a plain sum of products: rows of the kind "dense".
+_DENSE = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
+#: Operators that sample a map at real coordinates: rows of their own.
+_SAMPLING = frozenset({"DeformConv", "DeformConv2d", "GridSample"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node that the limit of what follows depends on.
+
+    Attributes:
+        operator: op_type, or ``"dense"``.
+        dtype: element type that it stores.
+        extent: (H, W) of the map that it samples; None if it samples none.
+    """
+
+    operator: str
+    dtype: str
+    extent: tuple[int, int] | None
+
+
+class Bounds:
+    """Limits of the tensors of one graph.
+
+    Args:
+        model: the graph. Its weights are not looked at, so external data need not be loaded.
+        largest_map: (H, W) to assume for a sampled map whose extents the file leaves open; None takes the
+            largest height and width among the graph's inputs of rank 4 that are fixed.
+    """
+
+    def __init__(self, model: onnx.ModelProto, largest_map: tuple[int, int] | None = None) -> None:
+        graph = model.graph
+        self._shapes = _Types(graph)
+        self.largest_map = largest_map or self._shapes.largest_map(value.name for value in graph.input)
+        self.layers: list[Layer] = []
+        # A set of layers is an integer with one bit a layer: union is one machine operation a word.
+        self._behind: dict[str, int] = {}
+        for node in graph.node:
+            mask = 0
+            for name in node.input:
+                mask |= self._behind.get(name, 0)
+            layer = self._layer(node)
+            if layer is not None:
+                mask |= 1 << len(self.layers)
+                self.layers.append(layer)
+            for name in node.output:
+                self._behind[name] = mask
+
+    def layers_before(self, tensor: str) -> list[Layer]:
+        """Return the layers that ``tensor`` depends on; all of the graph's if it has no tensor of that name."""
+        mask = self._behind.get(tensor, (1 << len(self.layers)) - 1)
+        return [layer for index, layer in enumerate(self.layers) if mask >> index & 1]
+
+    def limit(self, tensor: str, backend: str, dtype: str | None = None) -> float:
+        """Return the largest relative RMS error of ``tensor`` as computed by ``backend``.
+
+        Args:
+            tensor: name of a tensor of the graph.
+            backend: name of the backend.
+            dtype: element type that every layer stores, instead of the file's own (the network that the file
+                was made from, in float32, say).
+
+        Raises:
+            InvalidArgumentError: if a layer stores an element type that the table has no row for.
+        """
+        return network_limit(
+            lookup(layer.operator, dtype or layer.dtype, backend).at(layer.extent)
+            for layer in self.layers_before(tensor)
+        )
+
+    def limit_of(self, nodes: Iterable[onnx.NodeProto], backend: str) -> float:
+        """Return the same for a few nodes run on exact inputs, without what lies before them."""
+        layers = [layer for layer in map(self._layer, nodes) if layer is not None]
+        return network_limit(lookup(layer.operator, layer.dtype, backend).at(layer.extent) for layer in layers)
+
+    def _layer(self, node: onnx.NodeProto) -> Layer | None:
+        if node.op_type in _SAMPLING:
+            return Layer(node.op_type, self._dtype(node), self._shapes.extent(node.input[0]) or self.largest_map)
+        return Layer(DENSE, self._dtype(node), None) if node.op_type in _DENSE else None
+
+    def _dtype(self, node: onnx.NodeProto) -> str:
+        for name in (*node.input[:2], *node.output):
+            dtype = self._shapes.dtypes.get(name)
+            if dtype is not None:
+                return dtype
+        return self._shapes.default_dtype
+
+
+class _Types:
+    """Element types and extents of tensors, as far as the file says them."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        from onnx import TensorProto
+
+        names = {
+            TensorProto.FLOAT: "float32",
+            TensorProto.DOUBLE: "float64",
+            TensorProto.FLOAT16: "float16",
+            TensorProto.BFLOAT16: "bfloat16",
+        }
+        self.dtypes: dict[str, str] = {}
+        self.shapes: dict[str, list[int | None]] = {}
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            tensor = value.type.tensor_type
+            if tensor.elem_type in names:
+                self.dtypes[value.name] = names[tensor.elem_type]
+            if tensor.HasField("shape"):
+                self.shapes[value.name] = [
+                    dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+                ]
+        for initializer in graph.initializer:
+            if initializer.data_type in names:
+                self.dtypes[initializer.name] = names[initializer.data_type]
+        inputs = [self.dtypes[value.name] for value in graph.input if value.name in self.dtypes]
+        self.default_dtype = inputs[0] if inputs else "float32"
+
+    def extent(self, name: str) -> tuple[int, int] | None:
+        """Return the fixed (H, W) of a tensor of rank 4."""
+        shape = self.shapes.get(name)
+        if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
+            return None
+        return (shape[2], shape[3])
+
+    def largest_map(self, names: Iterable[str]) -> tuple[int, int] | None:
+        """Return the largest fixed height and the largest fixed width among tensors of rank 4."""
+        extents = [extent for extent in map(self.extent, names) if extent is not None]
+        if not extents:
+            return None
+        return (max(height for height, _ in extents), max(width for _, width in extents))
+
+
+def largest_map_of(shapes: Iterable[tuple[int, ...]]) -> tuple[int, int] | None:
+    """Return the largest height and the largest width among shapes of rank 4, None if there is none."""
+    maps = [shape[2:] for shape in shapes if len(shape) == 4]
+    if not maps:
+        return None
+    return (max(height for height, _ in maps), max(width for _, width in maps))

@@ -1,0 +1,197 @@
+r"""How far from the float64 reference a result may be: one table, and two rules that follow from it.
+
+Every figure is a relative RMS error ‖y − ref‖/‖ref‖ with the inputs already rounded to the storage type.
+
+**One operator.** The error of a sum of products does not depend on the map. That of a sampling location does: a
+coordinate x of a map of width W that is held in float32 is off by up to ε·W/2 pixels (ε = 2⁻²³), uniformly, so by
+ε·W/(2√3) in the root of the mean square. A bilinear sample answers with its slope times that. On white noise, the
+roughest data without structure, the slope along one axis is √3 times the sample itself (variances 4/3 and 4/9 of the
+map's), so the two axes together give a relative error of at most::
+
+    c(H, W) = ε/2 · √(H² + W²)            per rounding of the coordinates
+
+and n independent roundings of that size √n times as much. Adding the offset to the position is one; a kernel that
+keeps the whole pixels of the position apart from the fraction of the offset has none. The decomposed form adds
+those of the normalised grid, in units of ε·W/2: the product with 2/(W−1), that constant itself, the subtraction of
+1 (half a unit), the runtime's addition of 1 and its product with (W−1)/2; with the first,
+1 + 1 + 1 + 1/4 + 1 + 1 = 5.25 units squared. A row allows::
+
+    limit = relative_rms + √(coordinate_roundings) · c(H, W)
+
+**A network.** Roundings of different layers are independent, so their squares add, over the layers with a sum of
+products (or a sampling) that lie before a tensor::
+
+    limit = gain · √(Σ limit(layer)²)
+
+``gain`` covers what the data do to an error on its way, above all an offset branch, whose error moves the
+sampling locations of the next layer. docs/validation.md has the measurements behind it.
+
+Where the reference itself was computed in a rounded type (a PyTorch network in float32), its own limit is added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dcn_deploy.errors import InvalidArgumentError, describe
+from dcn_deploy.validation.comparison import Comparison
+
+#: Any backend.
+ANY = "*"
+#: The name in the table of every operator that is a plain sum of products: convolution, matrix product, ...
+DENSE = "dense"
+#: The name in the table of the rule for many layers.
+NETWORK = "network"
+
+_EPSILON_FLOAT32 = 2.0**-23
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """One row of the table.
+
+    Attributes:
+        relative_rms: largest relative RMS error against float64, apart from the coordinates.
+        coordinate_roundings: how many roundings of size ε·W/2 a sampling coordinate goes through, in
+            quadrature.
+        gain: for :data:`NETWORK`: factor on the root of the sum of the layers' squares.
+        reason: where the figures come from.
+    """
+
+    relative_rms: float
+    reason: str
+    coordinate_roundings: float = 0.0
+    gain: float = 1.0
+
+    def at(self, extent: tuple[int, int] | None) -> float:
+        """Return the limit for an operator that samples a map of ``extent`` (H, W); None for one that samples none."""
+        if extent is None or not self.coordinate_roundings:
+            return self.relative_rms
+        return self.relative_rms + math.sqrt(self.coordinate_roundings) * coordinate_error(*extent)
+
+
+def coordinate_error(height: int, width: int) -> float:
+    """Return c(H, W): the relative error that one float32 rounding of both coordinates brings on white noise."""
+    return _EPSILON_FLOAT32 / 2 * math.hypot(height, width)
+
+
+_TARGET = "target of the project"
+_SPLIT = "; position and offset are never added, so the coordinate is exact"
+_POSITION = "; position plus offset is one float32 rounding"
+_GRID = "; the normalised grid adds 4.25 roundings to that of position plus offset"
+_TF32 = "the runtime multiplies in TF32 (10 bits of mantissa) unless told otherwise"
+_FLOAT64 = "float64 throughout"
+
+#: (operator or "network", element type it stores, backend or "*") → row. "tf32" stands for float32 storage with
+#: products in TF32.
+TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
+    ("DeformConv2d", "float64", ANY): Tolerance(1e-12, _FLOAT64),
+    ("DeformConv2d", "float32", ANY): Tolerance(1e-6, _TARGET + _SPLIT),
+    ("DeformConv2d", "float32", "torch"): Tolerance(1e-6, _TARGET + _POSITION, coordinate_roundings=1),
+    ("DeformConv2d", "tf32", ANY): Tolerance(1e-3, _TARGET + _SPLIT),
+    ("DeformConv2d", "float16", ANY): Tolerance(1e-3, _TARGET + _SPLIT),
+    ("DeformConv2d", "bfloat16", ANY): Tolerance(8e-3, _TARGET + _SPLIT),
+    ("DeformConv", "float64", ANY): Tolerance(1e-12, _FLOAT64),
+    ("DeformConv", "float32", ANY): Tolerance(1e-6, _TARGET + _POSITION, coordinate_roundings=1),
+    ("DeformConv", "tf32", ANY): Tolerance(1e-3, _TARGET + _POSITION, coordinate_roundings=1),
+    ("DeformConv", "float16", ANY): Tolerance(1e-3, _TARGET + _POSITION, coordinate_roundings=1),
+    ("DeformConv", "bfloat16", ANY): Tolerance(8e-3, _TARGET + _POSITION, coordinate_roundings=1),
+    ("GridSample", "float64", ANY): Tolerance(1e-12, _FLOAT64),
+    ("GridSample", "float32", ANY): Tolerance(1e-6, _TARGET + _GRID, coordinate_roundings=5.25),
+    ("GridSample", "float32", "torch"): Tolerance(
+        1e-6, "the network holds no grid" + _POSITION, coordinate_roundings=1
+    ),
+    ("GridSample", "tf32", ANY): Tolerance(1e-6, "sampling multiplies in float32" + _GRID, coordinate_roundings=5.25),
+    ("GridSample", "float16", ANY): Tolerance(1e-3, _TARGET + _GRID, coordinate_roundings=5.25),
+    ("GridSample", "bfloat16", ANY): Tolerance(8e-3, _TARGET + _GRID, coordinate_roundings=5.25),
+    (DENSE, "float64", ANY): Tolerance(1e-12, _FLOAT64),
+    (DENSE, "float32", ANY): Tolerance(1e-6, _TARGET),
+    (DENSE, "float32", "onnxruntime-cuda"): Tolerance(1e-3, _TF32),
+    (DENSE, "float32", "tensorrt"): Tolerance(1e-3, _TF32),
+    (DENSE, "float32", "tensorrt-rtx"): Tolerance(1e-3, _TF32),
+    (DENSE, "tf32", ANY): Tolerance(1e-3, _TARGET),
+    (DENSE, "float16", ANY): Tolerance(1e-3, _TARGET),
+    (DENSE, "bfloat16", ANY): Tolerance(8e-3, _TARGET),
+    (NETWORK, ANY, ANY): Tolerance(0.0, "root of the sum of the layers' squares, times the gain", gain=2.0),
+}
+
+
+def lookup(operator: str, dtype: str, backend: str) -> Tolerance:
+    """Return the row of an operator: the backend's own if there is one, else that of any backend.
+
+    Args:
+        operator: ONNX op_type, or :data:`NETWORK`. One without rows of its own is taken as :data:`DENSE`.
+        dtype: NumPy's name of the stored element type, or ``"tf32"``.
+        backend: name of the backend that computed.
+
+    Raises:
+        InvalidArgumentError: if the table has no row for that element type.
+    """
+    name = operator if any(key[0] == operator for key in TOLERANCES) else DENSE
+    for key in ((name, dtype, backend), (name, dtype, ANY), (name, ANY, ANY)):
+        if key in TOLERANCES:
+            return TOLERANCES[key]
+    raise InvalidArgumentError(
+        describe(
+            f"tolerance of {operator}",
+            expected=f"an element type of {', '.join(sorted({key[1] for key in TOLERANCES} - {ANY}))}",
+            actual=dtype,
+            remedy="Set the limit yourself with --tolerance.",
+        )
+    )
+
+
+def network_limit(limits: Iterable[float]) -> float:
+    """Return the limit of a tensor behind layers of these limits.
+
+    A single layer keeps its own; none at all (element-wise arithmetic only) counts as one dense float32 layer.
+    """
+    values = list(limits) or [TOLERANCES[DENSE, "float32", ANY].relative_rms]
+    if len(values) == 1:
+        return values[0]
+    return TOLERANCES[NETWORK, ANY, ANY].gain * math.sqrt(math.fsum(value * value for value in values))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What one output has to keep to pass.
+
+    Attributes:
+        relative_rms: largest relative RMS error of a floating-point output.
+        absolute: a floating-point output whose largest absolute error is at most this passes whatever the
+            relative one: below the smallest normal number, runtimes may flush to zero.
+        differing: largest fraction of elements of an integer or boolean output that may differ.
+        origin: where the figure comes from, for reports.
+    """
+
+    relative_rms: float
+    origin: str
+    absolute: float = 0.0
+    differing: float = 0.0
+
+    def judge(self, comparison: Comparison) -> str:
+        """Return why ``comparison`` fails, or an empty string if it passes."""
+        if comparison.problem:
+            return comparison.problem
+        if comparison.exact:
+            share = (comparison.differing or 0) / max(comparison.size, 1)
+            if share <= self.differing:
+                return ""
+            return (
+                f"{comparison.differing} of {comparison.size} elements differ, "
+                f"at most a fraction of {self.differing:.3g} may"
+            )
+        if comparison.nonfinite_mismatches:
+            first = comparison.nonfinite[0]
+            return (
+                f"{comparison.nonfinite_mismatches} of {comparison.size} elements are NaN or infinite on one side only "
+                f"or differently, first at {list(first.index)}: {first.actual} instead of {first.expected}"
+            )
+        if comparison.max_abs <= self.absolute or comparison.finite == 0:
+            return ""
+        # Written so that a NaN fails.
+        if comparison.relative_rms <= self.relative_rms:
+            return ""
+        return f"relative RMS error {comparison.relative_rms:.2e} is above {self.relative_rms:.2e}"

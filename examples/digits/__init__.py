@@ -1,0 +1,1 @@
+"""Handwritten digits from training to deployment: the demonstration behind ``make demo``."""

@@ -1,0 +1,45 @@
+"""Networks that use the operators, under names the command line takes, and the benchmarks' shapes.
+
+Three ways to name a network, all through :func:`resolve`: a name of this zoo, ``package.module:callable``
+or ``path/to/file.py:callable``. Importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .source import ResolvedModel as ResolvedModel
+    from .source import resolve as resolve
+    from .suite import SUITE as SUITE
+    from .suite import ConvShape as ConvShape
+    from .weights import load_weights as load_weights
+    from .zoo import ZOO as ZOO
+    from .zoo import Entry as Entry
+    from .zoo import create as create
+    from .zoo import entry as entry
+    from .zoo import names as names
+
+_HOME = {
+    "ConvShape": "suite",
+    "Entry": "zoo",
+    "ResolvedModel": "source",
+    "SUITE": "suite",
+    "ZOO": "zoo",
+    "create": "zoo",
+    "entry": "zoo",
+    "load_weights": "weights",
+    "names": "zoo",
+    "resolve": "source",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

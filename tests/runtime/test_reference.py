@@ -1,0 +1,213 @@
+"""The backend ``reference``: float64 throughout, and right where the evaluator is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from dcn_deploy import runtime
+from dcn_deploy.errors import BackendError, InvalidArgumentError, InvalidModelError
+from dcn_deploy.ops import reference
+from dcn_deploy.runtime import RunnerOptions
+from dcn_deploy.runtime.reference import grid_sample_2d
+
+F32 = TensorProto.FLOAT
+
+
+def run(model: Any, feed: dict[str, Any], **options: Any) -> dict[str, Any]:
+    with runtime.create("reference", model, options=RunnerOptions(**options)) as runner:
+        return runner.infer(feed)
+
+
+@pytest.mark.parametrize(("op_type", "domain"), [("DeformConv", ""), ("DeformConv2d", "dcn_deploy")])
+def test_both_deformable_nodes_are_the_float64_operator(op_type: str, domain: str, make_deformable: Any) -> None:
+    from onnx import numpy_helper
+
+    model, feed = make_deformable(op_type, domain)
+    weight, bias = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
+    result = run(model, feed, keep_intermediates=True)
+    expected = reference.deform_conv2d(
+        feed["x"],
+        weight,
+        feed["offset"],
+        bias,
+        feed["mask"],
+        strides=(2, 1),
+        pads=(1, 0, 2, 1),
+        dilations=(1, 2),
+        group=2,
+        offset_group=4,
+    )
+    np.testing.assert_array_equal(result["conv"], expected)
+    np.testing.assert_array_equal(result["y"], np.maximum(expected, 0))
+
+
+def test_defaults_of_the_attributes(make_model: Any, rng: Any) -> None:
+    model = make_model(
+        [helper.make_node("DeformConv2d", ["x", "w", "o"], ["y"], domain="dcn_deploy")],
+        [("x", F32, [1, 2, 3, 3]), ("w", F32, [1, 2, 2, 2]), ("o", F32, [1, 8, 2, 2])],
+        [("y", F32, [1, 1, 2, 2])],
+    )
+    feed = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in (("x", (1, 2, 3, 3)), ("w", (1, 2, 2, 2)), ("o", (1, 8, 2, 2)))
+    }
+    np.testing.assert_array_equal(run(model, feed)["y"], reference.deform_conv2d(feed["x"], feed["w"], feed["o"]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_one_pixel_map_and_wild_offsets(bad: float, make_model: Any) -> None:
+    model = make_model(
+        [helper.make_node("DeformConv", ["x", "w", "o"], ["y"], kernel_shape=[1, 1])],
+        [("x", F32, [1, 1, 1, 1]), ("w", F32, [1, 1, 1, 1]), ("o", F32, [1, 2, 1, 1])],
+        [("y", F32, [1, 1, 1, 1])],
+    )
+    one = np.ones((1, 1, 1, 1), np.float32)
+
+    def at(dy: float, dx: float) -> float:
+        return float(
+            run(model, {"x": 3 * one, "w": one, "o": np.array([dy, dx], np.float32).reshape(1, 2, 1, 1)})["y"].item()
+        )
+
+    assert at(0, 0) == 3
+    assert at(0.25, -0.5) == 3 * 0.75 * 0.5
+    assert at(bad, 0) == 0
+    assert at(0, bad) == 0
+
+
+def test_no_rounding_to_float32_on_the_way(make_model: Any) -> None:
+    # 1 + 1e-12 is 1 in float32 and in half types.
+    model = make_model(
+        [
+            helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+            helper.make_node("Constant", [], ["one"], value_float=1.0),
+            helper.make_node("Sub", ["half", "one"], ["y"]),
+        ],
+        [("x", F32, [1])],
+        [("y", F32, [1])],
+    )
+    result = run(model, {"x": np.array([1 + 1e-12])})["y"]
+    assert result.dtype == np.float64
+    assert result.item() == pytest.approx(1e-12, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_feeds_in_the_models_type_or_float64(dtype: Any, make_model: Any) -> None:
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model = make_model([helper.make_node("Neg", ["x"], ["y"])], [("x", element, [2])], [("y", element, [2])])
+    with runtime.create("reference", model) as runner:
+        assert runner.inputs[0].dtype == np.dtype(dtype)
+        for given in (dtype, np.float64):
+            assert runner.infer({"x": np.array([0.5, -2]).astype(given)})["y"].tolist() == [-0.5, 2]
+        with pytest.raises(InvalidArgumentError, match=f"expected {np.dtype(dtype)}, got int32"):
+            runner.infer({"x": np.array([1, 2], np.int32)})
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_grid_sample_is_pytorchs_in_float64(align: bool, rng: Any) -> None:
+    image = rng.standard_normal((2, 3, 5, 7))
+    grid = rng.uniform(-1.6, 1.6, (2, 4, 6, 2))
+    expected = torch.nn.functional.grid_sample(
+        torch.from_numpy(image), torch.from_numpy(grid), "bilinear", "zeros", align_corners=align
+    )
+    np.testing.assert_allclose(grid_sample_2d(image, grid, align_corners=align), expected.numpy(), atol=1e-14)
+
+
+def test_grid_sample_on_edges_one_pixel_and_nan() -> None:
+    image = np.full((1, 1, 1, 1), 5.0)
+    grid = np.array([[[0.0, 0.0], [np.nan, 0.0], [0.0, np.inf], [1e300, 0.0], [-1.0, 1.0]]])[None]
+    # With aligned corners every finite coordinate times size − 1 = 0 is the one pixel.
+    assert grid_sample_2d(image, grid, align_corners=True).ravel().tolist() == [5, 0, 0, 5, 5]
+    assert grid_sample_2d(image, grid, align_corners=False).ravel().tolist() == [5, 0, 0, 0, 1.25]
+    assert grid_sample_2d(image, grid[:, :0], align_corners=True).shape == (1, 1, 0, 5)
+
+
+def test_grid_sample_in_a_model_keeps_float64(make_model: Any) -> None:
+    model = make_model(
+        [helper.make_node("GridSample", ["x", "g"], ["y"], align_corners=1)],
+        [("x", F32, [1, 1, 1, 2]), ("g", F32, [1, 1, 1, 2])],
+        [("y", F32, [1, 1, 1, 1])],
+    )
+    x = 0.1234567891
+    result = run(model, {"x": np.array([0.0, 1.0]).reshape(1, 1, 1, 2), "g": np.array([x, 0.0]).reshape(1, 1, 1, 2)})
+    assert result["y"].item() == pytest.approx((x + 1) / 2, abs=1e-15)
+
+
+def test_other_modes_of_grid_sample_are_the_evaluators(make_model: Any) -> None:
+    model = make_model(
+        [helper.make_node("GridSample", ["x", "g"], ["y"], mode="nearest", align_corners=1, padding_mode="border")],
+        [("x", F32, [1, 1, 1, 2]), ("g", F32, [1, 1, 1, 2])],
+        [("y", F32, [1, 1, 1, 1])],
+    )
+    feed = {"x": np.array([4.0, 8.0]).reshape(1, 1, 1, 2), "g": np.array([9.0, 0.0]).reshape(1, 1, 1, 2)}
+    assert run(model, feed)["y"].item() == 8
+
+
+def test_keep_intermediates_and_wanted_outputs(make_deformable: Any) -> None:
+    model, feed = make_deformable()
+    with runtime.create("reference", model, options=RunnerOptions(keep_intermediates=True)) as runner:
+        assert [spec.name for spec in runner.outputs] == ["y", "conv"]
+        assert list(runner.infer(feed)) == ["y", "conv"]
+        assert list(runner.infer(feed, ["conv"])) == ["conv"]
+    with runtime.create("reference", model) as runner:
+        assert [(spec.name, spec.dtype, spec.shape) for spec in runner.outputs] == [("y", np.float64, ("n", 6, 4, 6))]
+
+
+def test_a_sequence_among_the_intermediates_is_left_out(make_model: Any) -> None:
+    model = make_model(
+        [helper.make_node("SplitToSequence", ["x"], ["s"]), helper.make_node("SequenceLength", ["s"], ["y"])],
+        [("x", F32, [3])],
+        [("y", TensorProto.INT64, [])],
+    )
+    result = run(model, {"x": np.zeros(3, np.float32)}, keep_intermediates=True)
+    assert {name: array.item() for name, array in result.items()} == {"y": 3}
+
+
+def test_progress_goes_from_node_to_node(make_deformable: Any) -> None:
+    model, feed = make_deformable()
+    steps: list[tuple[int, int, str]] = []
+    run(model, feed, progress=lambda *step: steps.append(step))
+    assert steps == [(0, 2, "dcn (DeformConv)"), (1, 2, "relu (Relu)"), (2, 2, "")]
+
+
+def test_errors_name_the_node_and_its_inputs(make_deformable: Any) -> None:
+    model, feed = make_deformable()
+    pads = next(attribute for attribute in model.graph.node[0].attribute if attribute.name == "pads")
+    pads.ints[:] = [0, 0, 0, 0]
+    with pytest.raises(BackendError, match=r"failed at node 'dcn' \(DeformConv\) with the inputs x \(2, 4, 7, 7\), w"):
+        run(model, feed)
+
+
+def test_unknown_operators_are_refused_with_a_remedy(make_model: Any) -> None:
+    model = make_model(
+        [helper.make_node("MMCVDeformConv2d", ["x"], ["y"], domain="mmdeploy")], [("x", F32, [1])], [("y", F32, [1])]
+    )
+    with pytest.raises(BackendError, match=r"refused the model: .*MMCVDeformConv2d.*dcn-deploy convert"):
+        runtime.create("reference", model).activate()
+
+
+def test_missing_external_data(tmp_path: Any, make_model: Any) -> None:
+    import onnx
+
+    model = make_model(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        [("x", F32, [64])],
+        [("y", F32, [64])],
+        {"w": np.ones(64, np.float32)},
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert run(path, {"x": np.zeros(64, np.float32)})["y"].sum() == 64
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(InvalidModelError, match=r"weights in a file of its own.*weights\.bin.*Keep that file beside"):
+        runtime.create("reference", path).activate()
+
+
+def test_empty_batch(make_deformable: Any) -> None:
+    model, feed = make_deformable()
+    assert run(model, {name: array[:0] for name, array in feed.items()})["y"].shape == (0, 6, 4, 6)

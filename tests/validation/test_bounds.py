@@ -1,0 +1,83 @@
+"""Limits of the tensors of a graph."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dcn_deploy.validation.bounds import Bounds, largest_map_of
+from dcn_deploy.validation.tolerances import ANY, NETWORK, TOLERANCES, coordinate_error
+
+GAIN = TOLERANCES[NETWORK, ANY, ANY].gain
+
+
+def test_limits_follow_the_layers_before_a_tensor(network):
+    bounds = Bounds(network(0))
+    assert [layer.operator for layer in bounds.layers] == ["dense", "dense", "DeformConv", "dense"]
+    deformable = 1e-6 + coordinate_error(9, 9)
+    assert bounds.limit("s", "onnxruntime") == 1e-6
+    assert bounds.limit("h", "onnxruntime") == 1e-6
+    assert bounds.limit("o", "onnxruntime") == pytest.approx(GAIN * math.sqrt(2) * 1e-6)
+    assert bounds.limit("d", "onnxruntime") == pytest.approx(GAIN * math.sqrt(2e-12 + deformable**2))
+    assert bounds.limit("logit", "onnxruntime") == pytest.approx(GAIN * math.sqrt(3e-12 + deformable**2))
+    assert bounds.limit("logit", "onnxruntime", dtype="float16") == pytest.approx(
+        GAIN * math.sqrt(3e-6 + (1e-3 + coordinate_error(9, 9)) ** 2)
+    )
+    assert bounds.limit("s", "tensorrt") == 1e-3
+
+
+def test_parallel_branches_do_not_count_for_each_other():
+    weight = numpy_helper.from_array(np.eye(2, dtype=np.float32), "w")
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("MatMul", ["x", "w"], ["b"]),
+            helper.make_node("Add", ["a", "b"], ["y"]),
+        ],
+        "branches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
+        initializer=[weight],
+    )
+    bounds = Bounds(helper.make_model(graph))
+    assert len(bounds.layers_before("b")) == 1
+    assert len(bounds.layers_before("y")) == 2
+
+
+def test_element_type_is_that_of_the_layer(network):
+    model = network(0)
+    for tensor in model.graph.initializer:
+        if tensor.name == "head.weight":
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    bounds = Bounds(model)
+    assert [layer.dtype for layer in bounds.layers] == ["float32", "float32", "float32", "float16"]
+    assert bounds.limit("logit", "onnxruntime") == pytest.approx(GAIN * 1e-3, rel=1e-3)
+
+
+def test_open_extents_take_the_feeds(network):
+    model = network(0)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_param = "side"
+    assert Bounds(model).layers[2].extent is None
+    bounds = Bounds(model, largest_map_of([(1, 3, 300, 400), (7,), (1, 3, 10, 500)]))
+    assert bounds.layers[2].extent == (300, 500)
+    assert largest_map_of([(2, 2)]) is None
+
+
+def test_extents_of_the_file_come_first(network):
+    model = network(0)
+    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, 4, 5, 6]))
+    assert Bounds(model, (300, 400)).layers[2].extent == (5, 6)
+
+
+def test_weights_are_not_read(network):
+    model = network(0)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+    assert len(Bounds(model).layers) == 4
