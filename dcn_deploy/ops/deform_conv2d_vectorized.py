@@ -24,6 +24,8 @@ from torch import Tensor  # noqa: E402
 
 #: Elements of the column that are held at once: 128 MiB in float32.
 _COLUMN_BUDGET = 1 << 25
+#: An offset of more pixels than this is outside any map, and still fits an integer.
+_FARTHEST = 1e9
 
 
 @dataclass
@@ -92,23 +94,26 @@ def _sampling(
     device = input.device
 
     def steps(count: int, step: int, start: int = 0) -> Tensor:
-        return torch.arange(count, device=device, dtype=dtype) * step + start
+        return torch.arange(count, device=device) * step + start
 
-    # Positions of the undeformed taps, broadcast to [n, Ho, Wo, offset_group, kH, kW].
+    # Positions of the undeformed taps, in whole pixels, broadcast to [n, Ho, Wo, offset_group, kH, kW].
     base_y = steps(out_h, stride[0], -pads[0])[:, None, None, None, None] + steps(kernel[0], dilation[0])[:, None]
     base_x = steps(out_w, stride[1], -pads[1])[:, None, None, None] + steps(kernel[1], dilation[1])
     full = (n, out_h, out_w, offset_group, kernel[0], kernel[1])
     delta = _rows(offset, offset_group, taps, 2).to(dtype)
-    y = base_y.expand(full).reshape(-1) + delta[:, 0]
-    x = base_x.expand(full).reshape(-1) + delta[:, 1]
-    # Comparisons with NaN are false, so a non-finite position is outside; it must not reach the conversion to
-    # an integer, which is undefined for it.
-    inside = (y > -1) & (y < height) & (x > -1) & (x < width)
-    y = torch.where(inside, y, 0)
-    x = torch.where(inside, x, 0)
-    top, left = y.floor(), x.floor()
-    ly, lx = y - top, x - left
-    row, column = top.long(), left.long()
+    # Comparisons with NaN are false; what is not near must not reach the conversion to an integer, which is
+    # undefined for it.
+    near = delta.abs() < _FARTHEST
+    delta = torch.where(near, delta, 0)
+    # Position and offset are never added in floating point: the offset's whole pixels join the position as integers,
+    # so that the fraction is as exact at column 5000 as at column 0.
+    whole = delta.floor()
+    ly, lx = (delta - whole).unbind(1)
+    row = base_y.expand(full).reshape(-1) + whole[:, 0].long()
+    column = base_x.expand(full).reshape(-1) + whole[:, 1].long()
+    inside = near.all(1)
+    for place, fraction, size in ((row, ly, height), (column, lx, width)):
+        inside = inside & (place < size) & ((place >= 0) | ((place == -1) & (fraction > 0)))
     rows = torch.stack([row, row, row + 1, row + 1], 1)
     columns = torch.stack([column, column + 1, column, column + 1], 1)
     valid = inside[:, None] & (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)

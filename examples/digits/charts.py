@@ -176,7 +176,8 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [index * step for index in range(first, last + 1)]
+    # Twelve digits, so that 3 · 1e-5 is 3e-5 and not a hair below the value it is to enclose.
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def _spread(positions: Sequence[float], gap: float) -> list[float]:
