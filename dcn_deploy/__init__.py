@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from dcn_deploy._libraries import library_path as library_path
 
 if TYPE_CHECKING:
-    from dcn_deploy import export as export
+    # At run time the subpackage itself, which is callable; type checkers see what calling it does.
+    from dcn_deploy.export.exporter import export as export
 
 _SUBPACKAGES = (
     "analysis",

@@ -192,8 +192,7 @@ def render(result: Mapping[str, Any], committed: Mapping[str, Any] | None, pictu
         networks=NETWORKS,
         titles=TITLES,
         colours=COLOURS,
-        difference=result["training"][NETWORKS[0]]["test_accuracy"]
-        - result["training"][NETWORKS[1]]["test_accuracy"],
+        difference=result["training"][NETWORKS[0]]["test_accuracy"] - result["training"][NETWORKS[1]]["test_accuracy"],
         accuracy_chart=markup(_accuracy_chart(result, committed)),
         test_curve=markup(_curve(result, "test_accuracy", "Accuracy on the test images by epoch", percent_tick)),
         loss_curve=markup(_curve(result, "loss", "Training loss by epoch", lambda value: f"{value:g}")),
@@ -222,9 +221,7 @@ def _accuracy_chart(result: Mapping[str, Any], committed: Mapping[str, Any] | No
 
 def _curve(result: Mapping[str, Any], key: str, title: str, format_value: Any) -> str:
     series = [
-        charts.Series(
-            TITLES[name], COLOURS[name], [epoch[key] for epoch in result["training"][name]["epochs"]]
-        )
+        charts.Series(TITLES[name], COLOURS[name], [epoch[key] for epoch in result["training"][name]["epochs"]])
         for name in NETWORKS
     ]
     return charts.line_chart(series, title=title, format_value=format_value)

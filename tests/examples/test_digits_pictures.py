@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from dcn_deploy import models
 from dcn_deploy.nn import ModulatedDeformConv2d
 
