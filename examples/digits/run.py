@@ -41,7 +41,7 @@ class Settings:
         seconds: of timing, per engine and batch size.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     train_scans: int | None = None
     variants: int = 4
     test_scans: int | None = None
