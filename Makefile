@@ -8,7 +8,10 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-NATIVE_SOURCES := CMakeLists.txt VERSION $(shell find cmake plugins -type f | grep -v ' ')
+# The native sources, and the folders of the Python ones: an editable installation lists the modules it finds, so one
+# that was added asks for it again.
+SOURCES := CMakeLists.txt VERSION $(shell find cmake plugins -type f | grep -v " ") \
+    $(shell find cli dcn_deploy models -type d -not -name __pycache__)
 # PyTorch, pytest workers and OpenMP would otherwise each take every core.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST_WORKERS ?= 2
@@ -29,14 +32,21 @@ $(BIN)/python:
 	    || { echo "The venv module is needed: apt-get install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv .venv
 
-# Third-party packages, in the versions of constraints.txt. The scikit-build-core backend goes first, since the
-# package is then built without isolation, which lets CMake keep its build folder.
+# Third-party packages, in the versions of constraints.txt: what the package and the demonstration need, and on top of
+# that what its development needs. The scikit-build-core backend goes first, since the package is then built without
+# isolation, which lets CMake keep its build folder.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
 .venv/.dependencies: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt scikit-build-core cmake ninja
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[demo,dev]"
+	$(PIP_INSTALL) scikit-build-core cmake ninja
+	$(PIP_INSTALL) --no-build-isolation --editable ".[demo]"
 	touch $@
 
-.venv/.package: .venv/.dependencies $(NATIVE_SOURCES)
+.venv/.dev-dependencies: .venv/.dependencies
+	$(PIP_INSTALL) --no-build-isolation --editable ".[demo,dev]"
+	touch $@
+
+.venv/.package: .venv/.dependencies $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -45,31 +55,31 @@ build: .venv/.package
 demo: build
 	$(BIN)/python examples/digits/run.py --output demo-output
 
-lint: .venv/.dependencies
+lint: .venv/.dev-dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	git ls-files -z '*.cc' '*.h' '*.cu' '*.cuh' | xargs -0 $(BIN)/clang-format --dry-run --Werror
 
-format: .venv/.dependencies
+format: .venv/.dev-dependencies
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files -z '*.cc' '*.h' '*.cu' '*.cuh' | xargs -0 $(BIN)/clang-format -i
 
 # The core's own tests, under AddressSanitizer and UndefinedBehaviorSanitizer.
-test-cpp: .venv/.dependencies
+test-cpp: .venv/.dev-dependencies
 	$(BIN)/cmake -S . -B build/cpp-tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
 	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDCN_DEPLOY_BUILD_TESTS=ON -DDCN_DEPLOY_SANITIZE=address,undefined \
 	    -DDCN_DEPLOY_ONNXRUNTIME=OFF
 	$(BIN)/cmake --build build/cpp-tests
 	$(BIN)/ctest --test-dir build/cpp-tests --output-on-failure
 
-test-python: build
+test-python: build .venv/.dev-dependencies
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 test: lint test-cpp test-python
 
-bench-cpu: build
+bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
 
 clean:

@@ -12,29 +12,26 @@ from dcn_deploy.errors import InvalidArgumentError, LibraryNotBuiltError, descri
 
 @dataclass(frozen=True)
 class NativeLibrary:
-    """One shared library that the native build can make."""
+    """One shared library of the project, and what to do where it is missing."""
 
     filename: str
-    cmake_option: str
-    needs: str
+    remedy: str
 
 
 # One row a library. The file name is what CMake calls the target's output.
 LIBRARIES = {
     "onnxruntime": NativeLibrary(
         "libdcn_deploy_onnxruntime.so",
-        "DCN_DEPLOY_ONNXRUNTIME",
-        "the ONNX Runtime C API headers (set ONNXRUNTIME_ROOT, or install libonnxruntime-dev) and a C++17 compiler",
+        "It needs a C++17 compiler and the ONNX Runtime C API headers (ONNXRUNTIME_ROOT, or libonnxruntime-dev); "
+        "reinstall with -C cmake.define.DCN_DEPLOY_ONNXRUNTIME=ON, which fails with the reason if one is missing",
     ),
     "onnxruntime_cuda": NativeLibrary(
         "libdcn_deploy_onnxruntime_cuda.so",
-        "DCN_DEPLOY_ONNXRUNTIME_CUDA",
-        "the CUDA operators, which this version does not contain yet",
+        "This version has no CUDA operators yet; on the CPU there is the library 'onnxruntime'",
     ),
     "tensorrt": NativeLibrary(
         "libdcn_deploy_tensorrt.so",
-        "DCN_DEPLOY_TENSORRT",
-        "the TensorRT plugins, which this version does not contain yet",
+        "This version has no TensorRT plugins yet; TensorRT reads the forms 'standard' and 'decomposed' without one",
     ),
 }
 
@@ -80,6 +77,5 @@ def library_path(kind: str) -> Path:
             return path
     raise LibraryNotBuiltError(
         f"{library.filename} is not part of this installation (looked in {', '.join(map(str, folders))}). "
-        f"It needs {library.needs}. Then reinstall with -C cmake.define.{library.cmake_option}=ON, "
-        f"which fails with the reason if something is missing; 'dcn-deploy doctor' shows what was found."
+        f"{library.remedy}. 'dcn-deploy doctor' shows what was found."
     )

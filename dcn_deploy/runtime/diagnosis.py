@@ -204,8 +204,8 @@ def _libraries() -> Iterator[Finding]:
         try:
             path = library_path(kind)
         except LibraryNotBuiltError:
-            remedy = f"needs {library.needs}; then reinstall with -C cmake.define.{library.cmake_option}=ON"
-            yield Finding("libraries", kind, "missing", f"{library.filename} is not built", remedy, required)
+            detail = f"{library.filename} is not in this installation"
+            yield Finding("libraries", kind, "missing", detail, library.remedy, required)
             continue
         yield _loaded(kind, str(path), required)
 
