@@ -17,7 +17,7 @@ from torch import Tensor  # noqa: E402
 from dcn_deploy.errors import DtypeError, InvalidArgumentError, describe  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_torchvision as compiled  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_vectorized as vectorized  # noqa: E402
-from dcn_deploy.ops.geometry import output_size  # noqa: E402
+from dcn_deploy.ops.geometry import Geometry, output_size  # noqa: E402
 from dcn_deploy.schema import DEFORM_CONV2D  # noqa: E402
 
 _FEATURE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -180,9 +180,8 @@ def deform_conv2d(
     shape = _check_and_infer(input, weight, offset, bias, mask, stride, pads, dilation, group, offset_group)
     if 0 in shape:
         return input.new_empty(shape)
-    if compiled.fits(input, pads):
-        return compiled.forward(input, weight, offset, bias, mask, stride, pads, dilation, group, offset_group)
-    return vectorized.forward(input, weight, offset, bias, mask, stride, pads, dilation, group, offset_group)
+    forward = compiled.forward if compiled.fits(input, pads) else vectorized.forward
+    return forward(input, weight, offset, bias, mask, Geometry(stride, pads, dilation, group, offset_group))
 
 
 @deform_conv2d.register_fake
@@ -222,10 +221,11 @@ def deform_conv2d_backward(
             torch.zeros_like(tensor) if wanted[i] and tensor is not None else input.new_empty(0)
             for i, tensor in enumerate((input, weight, offset, mask))
         ]
+    geometry = Geometry(stride, pads, dilation, group, offset_group)
     backward = compiled.backward if compiled.fits(input, pads) else vectorized.backward
     # A backward pass run inside an autocast region must not have its products rounded.
     with torch.autocast(input.device.type, enabled=False):
-        return backward(grad_output, input, weight, offset, mask, stride, pads, dilation, group, offset_group, wanted)
+        return backward(grad_output, input, weight, offset, mask, geometry, wanted)
 
 
 @deform_conv2d_backward.register_fake

@@ -20,6 +20,8 @@ require("torch", "dcn_deploy.ops")
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from dcn_deploy.ops.geometry import Geometry  # noqa: E402
+
 #: Environment variable that overrides where torchvision's operator is used.
 VARIABLE = "DCN_DEPLOY_TORCHVISION"
 # A position this far away is outside any map and still safe to convert to int32, which a NaN is not: torchvision's
@@ -56,11 +58,7 @@ def _arguments(
     offset: Tensor,
     bias: Tensor | None,
     mask: Tensor | None,
-    stride: list[int],
-    pads: list[int],
-    dilation: list[int],
-    group: int,
-    offset_group: int,
+    geometry: Geometry,
 ) -> tuple[Any, ...]:
     safe = torch.nan_to_num(offset.to(input.dtype), nan=_FAR_AWAY, posinf=_FAR_AWAY, neginf=_FAR_AWAY)
     return (
@@ -69,11 +67,11 @@ def _arguments(
         safe,
         input.new_zeros((input.shape[0], 1)) if mask is None else mask.to(input.dtype),
         weight.new_zeros(weight.shape[0]) if bias is None else bias,
-        *stride,
-        *pads[:2],
-        *dilation,
-        group,
-        offset_group,
+        *geometry.stride,
+        *geometry.pads[:2],
+        *geometry.dilation,
+        geometry.group,
+        geometry.offset_group,
         mask is not None,
     )
 
@@ -84,16 +82,10 @@ def forward(
     offset: Tensor,
     bias: Tensor | None,
     mask: Tensor | None,
-    stride: list[int],
-    pads: list[int],
-    dilation: list[int],
-    group: int,
-    offset_group: int,
+    geometry: Geometry,
 ) -> Tensor:
     """Return the convolution [N, M, Ho, Wo]; see :func:`fits`."""
-    output: Tensor = _operator()(
-        *_arguments(input, weight, offset, bias, mask, stride, pads, dilation, group, offset_group)
-    )
+    output: Tensor = _operator()(*_arguments(input, weight, offset, bias, mask, geometry))
     return output
 
 
@@ -103,15 +95,11 @@ def backward(
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
-    stride: list[int],
-    pads: list[int],
-    dilation: list[int],
-    group: int,
-    offset_group: int,
+    geometry: Geometry,
     wanted: list[bool],
 ) -> list[Tensor]:
     """Return gradients of (input, weight, offset, mask), an empty tensor for each that is not wanted."""
-    arguments = _arguments(input, weight, offset, None, mask, stride, pads, dilation, group, offset_group)
+    arguments = _arguments(input, weight, offset, None, mask, geometry)
     grads = torch.ops.torchvision._deform_conv2d_backward(grad_output.contiguous(), *arguments)
     grad_input, grad_weight, grad_offset, grad_mask, _ = grads
 

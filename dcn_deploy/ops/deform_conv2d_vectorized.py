@@ -22,6 +22,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from dcn_deploy.ops.geometry import Geometry  # noqa: E402
+
 #: Elements of the column that are held at once: 128 MiB in float32.
 _COLUMN_BUDGET = 1 << 25
 #: An offset of more pixels than this is outside any map, and still fits an integer.
@@ -82,12 +84,10 @@ def _sampling(
     offset: Tensor,
     mask: Tensor | None,
     kernel: tuple[int, int],
-    stride: list[int],
-    pads: list[int],
-    dilation: list[int],
-    offset_group: int,
+    geometry: Geometry,
     dtype: torch.dtype,
 ) -> _Sampling:
+    stride, pads, dilation, offset_group = geometry.stride, geometry.pads, geometry.dilation, geometry.offset_group
     n, _, height, width = input.shape
     out_h, out_w = offset.shape[2:]
     taps = kernel[0] * kernel[1]
@@ -169,17 +169,14 @@ def forward(
     offset: Tensor,
     bias: Tensor | None,
     mask: Tensor | None,
-    stride: list[int],
-    pads: list[int],
-    dilation: list[int],
-    group: int,
-    offset_group: int,
+    geometry: Geometry,
 ) -> Tensor:
     """Return the convolution [N, M, Ho, Wo]; arguments are checked by the caller and N ≥ 1."""
     n, channels = input.shape[:2]
     m, _, kernel_h, kernel_w = weight.shape
     out_h, out_w = offset.shape[2:]
     taps, pixels = kernel_h * kernel_w, out_h * out_w
+    group, offset_group = geometry.group, geometry.offset_group
     dtype = _compute_dtype(input.dtype)
     output = input.new_empty((n, m, out_h, out_w))
     flat_weight = weight.to(dtype)
@@ -192,10 +189,7 @@ def forward(
             offset[images],
             None if mask is None else mask[images],
             (kernel_h, kernel_w),
-            stride,
-            pads,
-            dilation,
-            offset_group,
+            geometry,
             dtype,
         )
         column = _bag(s.index, _feature_table(x, offset_group, dtype), s.weights())
@@ -217,11 +211,7 @@ def backward(
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
-    stride: list[int],
-    pads: list[int],
-    dilation: list[int],
-    group: int,
-    offset_group: int,
+    geometry: Geometry,
     wanted: list[bool],
 ) -> list[Tensor]:
     """Return gradients of (input, weight, offset, mask), an empty tensor for each that is not wanted."""
@@ -229,6 +219,7 @@ def backward(
     m, _, kernel_h, kernel_w = weight.shape
     out_h, out_w = offset.shape[2:]
     taps, pixels = kernel_h * kernel_w, out_h * out_w
+    group, offset_group = geometry.group, geometry.offset_group
     dtype = _compute_dtype(input.dtype)
     want_input, want_weight, want_offset, want_mask = wanted
 
@@ -249,10 +240,7 @@ def backward(
             offset[images],
             None if mask is None else mask[images],
             (kernel_h, kernel_w),
-            stride,
-            pads,
-            dilation,
-            offset_group,
+            geometry,
             dtype,
         )
         table = _feature_table(x, offset_group, dtype)

@@ -6,9 +6,21 @@ Order is height before width everywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeGuard
 
 from dcn_deploy.errors import InvalidArgumentError, describe
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The attributes of a convolution, as the torch operator takes them; ``pads`` is [top, left, bottom, right]."""
+
+    stride: list[int]
+    pads: list[int]
+    dilation: list[int]
+    group: int
+    offset_group: int
 
 
 def output_size(size: int, pad_begin: int, pad_end: int, dilation: int, kernel: int, stride: int) -> int:

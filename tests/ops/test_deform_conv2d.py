@@ -298,17 +298,19 @@ STAND_IN = """
     library.define(f"deform_conv2d({arguments}) -> Tensor")
     library.define(f"_deform_conv2d_backward(Tensor grad, {arguments}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
     from dcn_deploy.ops import deform_conv2d, deform_conv2d_vectorized as v
+    from dcn_deploy.ops.geometry import Geometry
     calls = []
     def split(i, w, o, m, b, sh, sw, ph, pw, dh, dw, g, og, use_mask):
         assert torch.isfinite(o).all()
-        return (i, w, o, b, m if use_mask else None, [sh, sw], [ph, pw, ph, pw], [dh, dw], g, og)
+        geometry = Geometry([sh, sw], [ph, pw, ph, pw], [dh, dw], g, og)
+        return i, w, o, b, m if use_mask else None, geometry
     def forward(*a):
         calls.append("forward")
         return v.forward(*split(*a))
     def backward(grad, *a):
         calls.append("backward")
-        i, w, o, b, m, *rest = split(*a)
-        gi, gw, go, gm = v.backward(grad, i, w, o, m, *rest, [True, True, True, m is not None])
+        i, w, o, b, m, geometry = split(*a)
+        gi, gw, go, gm = v.backward(grad, i, w, o, m, geometry, [True, True, True, m is not None])
         return gi, gw, go, gm if m is not None else torch.zeros_like(a[3]), grad.sum((0, 2, 3))
     library.impl("deform_conv2d", forward, "CPU")
     library.impl("_deform_conv2d_backward", backward, "CPU")
