@@ -81,7 +81,10 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         with _exit_statuses(lambda: bool(ctx.params.get("debug"))):
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            # Now rather than when the interpreter exits, which could not report that the reader is gone.
+            sys.stdout.flush()
+            return result
 
 
 @contextmanager
@@ -95,12 +98,23 @@ def _exit_statuses(debug: Callable[[], bool]) -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from error
     except BrokenPipeError as error:
-        # The interpreter would complain about the closed pipe once more when it flushes on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(_BROKEN_PIPE) from error
+        raise _reader_is_gone() from error
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            # rich leaves the program with status 1 when it finds the pipe closed.
+            raise _reader_is_gone() from error
+        # Code of the user's, imported for its network, has called sys.exit: no verdict of ours.
+        print(f"error: sys.exit({error.code!r}) was called by the code of a network", file=sys.stderr)
+        raise typer.Exit(_FAILED) from error
     except Exception as error:
         _report(error, debug=debug())
         raise typer.Exit(_FAILED) from error
+
+
+def _reader_is_gone() -> typer.Exit:
+    # The interpreter would complain about the closed pipe once more when it flushes on exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return typer.Exit(_BROKEN_PIPE)
 
 
 def _load(command: Command) -> Any:
@@ -115,7 +129,7 @@ def _report(error: Exception, *, debug: bool) -> None:
         traceback.print_exception(error)
         return
     if isinstance(error, DcnDeployError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(line.strip() for line in str(error).splitlines())}", file=sys.stderr)
         return
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         print(f"error: {error.strerror or errno.errorcode.get(error.errno)}: '{error.filename}'", file=sys.stderr)

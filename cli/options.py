@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -125,6 +126,20 @@ def write_text(text: str, target: str, option: str) -> None:
         ) from error
 
 
+def check_target(target: str | None, option: str) -> None:
+    """Refuse a target of :func:`write_text` whose folder is not there, before the work whose result it is for.
+
+    Raises:
+        InvalidArgumentError: if there is no such folder, or the target is a folder.
+    """
+    if target is None or target == STDOUT:
+        return
+    path = Path(target)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        actual = f"the folder '{path}'" if path.is_dir() else f"'{path}' in a folder that does not exist"
+        raise InvalidArgumentError(describe(option, expected="a file that can be written", actual=actual))
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -143,11 +158,16 @@ def result_console(*machine_targets: str | None) -> Console:
     """
     from rich.console import Console
 
+    class ResultConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would leave with status 1, which is a command's verdict.
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
     to_stderr = STDOUT in machine_targets
-    console = Console(stderr=to_stderr, highlight=False)
+    console = ResultConsole(stderr=to_stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         # rich takes 80 columns for a pipe and would cut names short in a log.
-        console = Console(stderr=to_stderr, highlight=False, width=160)
+        console = ResultConsole(stderr=to_stderr, highlight=False, width=160)
     return console
 
 

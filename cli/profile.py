@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcn_deploy.cli.options import (
+    check_target,
     parse_names,
     parse_shapes,
     progress,
@@ -82,20 +83,27 @@ def command(
 ) -> None:
     """Time backends side by side: latency, throughput, peak memory, share of deformable nodes.
 
-    The engines take turns in one process with idle threads asleep, each measured after a pause and as the
-    second of two calls. Ratios are to the first engine.
+    The engines take turns in one process with idle threads asleep, each after
+    a pause and as the second of two calls. Ratios are to the first engine.
     """
     from dcn_deploy import profiling, runtime
     from dcn_deploy.validation import inputs as sources
 
     if json_file == csv_file == "-":
         raise InvalidArgumentError(describe("--json and --csv", expected="one of them on stdout", actual="both"))
+    # Before minutes of measuring, not after.
+    check_target(json_file, "--json")
+    check_target(csv_file, "--csv")
+    if inputs is not None and shape:
+        raise InvalidArgumentError(
+            describe("--shape and --inputs", expected="one of them: the file settles the shapes", actual="both")
+        )
     profiling.let_idle_threads_sleep()
     method = profiling.Method(
         runs=runs, seconds=seconds if seconds is not None or runs is not None else 5.0, warmup=warmup
     )
     files = models or []
-    backends = list(dict.fromkeys(parse_names(backend or ["onnxruntime" if files else "torch"])))
+    backends = _backends(backend, files, source, weights)
     with progress("loading", quiet=quiet) as advance:
         network = _Network.found(source, weights, files) if "torch" in backends else None
         specs, shapes = _inputs(files, network, parse_shapes(shape or []))
@@ -122,6 +130,34 @@ def command(
     result_console(json_file, csv_file).print(report.to_table())
     if report.self_check is not None and not report.self_check.ok:
         raise typer.Exit(1)
+
+
+def _backends(
+    wanted: Sequence[str] | None, files: Sequence[Path], source: str | None, weights: Path | None
+) -> list[str]:
+    """Return the backends to time, each once; without a file that is the PyTorch network alone."""
+    if not files and source is None:
+        raise InvalidArgumentError(
+            describe(
+                "MODEL.onnx",
+                expected="at least one file, or --source MODEL to time a PyTorch network alone",
+                actual="neither",
+            )
+        )
+    backends = list(dict.fromkeys(parse_names(wanted or ["onnxruntime" if files else "torch"])))
+    if not backends:
+        raise InvalidArgumentError(describe("--backend", expected="the name of a backend", actual="none"))
+    if "torch" not in backends and (source is not None or weights is not None):
+        option = "--source" if source is not None else "--weights"
+        raise InvalidArgumentError(
+            describe(
+                option,
+                expected="the backend torch, which it is for",
+                actual=", ".join(backends),
+                remedy="Add --backend torch.",
+            )
+        )
+    return backends
 
 
 @dataclass(frozen=True)
@@ -167,7 +203,18 @@ def _inputs(
     from dcn_deploy.runtime import TensorSpec, onnx_model
 
     if files:
-        return onnx_model.input_specs(onnx_model.load(files[0], "profile", external_data=False)), shapes
+        taken = [onnx_model.input_specs(onnx_model.load(file, "profile", external_data=False)) for file in files]
+        for file, other in zip(files, taken, strict=True):
+            if not _same_feed(taken[0], other):
+                raise InvalidArgumentError(
+                    describe(
+                        f"inputs of '{file}'",
+                        expected=f"those of '{files[0]}', {_text(taken[0])}",
+                        actual=_text(other),
+                        remedy="Side by side, all files get the same inputs.",
+                    )
+                )
+        return taken[0], shapes
     if network is None:
         raise InvalidArgumentError(describe("MODEL.onnx", expected="at least one file", actual="none"))
     import numpy as np
@@ -191,6 +238,33 @@ def _inputs(
     return specs, {name: tuple(tensor.shape) for name, tensor in examples.items()} | shapes
 
 
+def _same_feed(first: Sequence[TensorSpec], other: Sequence[TensorSpec]) -> bool:
+    """Whether there are arrays that fit both: fixed extents agree, free ones may be anything."""
+    named = {spec.name: spec for spec in first}
+    if named.keys() != {spec.name for spec in other}:
+        return False
+    for spec in other:
+        twin = named[spec.name]
+        if spec.dtype != twin.dtype:
+            return False
+        if spec.shape is None or twin.shape is None:
+            continue
+        pairs = zip(spec.shape, twin.shape, strict=False)
+        fixed = [(a, b) for a, b in pairs if isinstance(a, int) and isinstance(b, int)]
+        if len(spec.shape) != len(twin.shape) or any(a != b for a, b in fixed):
+            return False
+    return True
+
+
+def _text(specs: Sequence[TensorSpec]) -> str:
+    """Return the inputs for a message: ``input float32 n×3×h×w``."""
+    texts = []
+    for spec in specs:
+        extents = "of any rank" if spec.shape is None else "×".join("?" if e is None else str(e) for e in spec.shape)
+        texts.append(f"{spec.name} {spec.dtype or 'of any type'} {extents}".rstrip())
+    return ", ".join(texts)
+
+
 def _engines(
     files: Sequence[Path],
     backends: Sequence[str],
@@ -204,6 +278,7 @@ def _engines(
     runners: dict[str, Runner] = {}
     recipes: dict[str, Callable[[], Runner]] = {}
     with_files = [name for name in backends if name != "torch"]
+    labels = _labels(files)
     for name in backends:
         if name == "torch" and network is not None:
             recipes[name] = functools.partial(network.runner, input_names, options)
@@ -212,8 +287,22 @@ def _engines(
         if not files:
             raise InvalidArgumentError(describe("MODEL.onnx", expected=f"a file for '{name}'", actual="none"))
         for file in files:
-            label = name if len(files) == 1 else file.name if len(with_files) == 1 else f"{name} {file.name}"
-            # Two files of one name in different folders.
-            label = label if label not in runners else f"{name} {file}"
+            label = name if len(files) == 1 else labels[file] if len(with_files) == 1 else f"{name} {labels[file]}"
             runners[label] = runtime.create(name, file, options=options)
     return runners, recipes
+
+
+def _labels(files: Sequence[Path]) -> dict[Path, str]:
+    """Return a short name for each file: its own if no other has it, else its path."""
+    names = [file.name for file in files]
+    twice = [str(file) for file in dict.fromkeys(files) if files.count(file) > 1]
+    if twice:
+        raise InvalidArgumentError(
+            describe(
+                "MODEL.onnx",
+                expected="each file once",
+                actual=f"{', '.join(twice)} again",
+                remedy="For one file against itself there is --self-check.",
+            )
+        )
+    return {file: file.name if names.count(file.name) == 1 else str(file) for file in files}

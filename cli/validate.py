@@ -142,7 +142,11 @@ def _feeds(
         return partial(_stored, files)
     if folder is not None:
         return partial(_pictures, folder, shapes, _numbers("--mean", mean), _numbers("--std", std), batch, limit)
-    return partial(_generated, samples or 1, seed, shapes) if samples is not None or shapes or seed else None
+    return (
+        partial(_generated, 1 if samples is None else samples, seed, shapes)
+        if samples is not None or shapes or seed
+        else None
+    )
 
 
 def _stored(files: Sequence[Path], specs: Sequence[TensorSpec]) -> Feeds:

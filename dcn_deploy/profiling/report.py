@@ -191,7 +191,7 @@ class Report:
         from rich.text import Text
 
         shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in self.inputs.items())
-        table = Table(title=f"Latency of one run, inputs {shapes}", title_justify="left")
+        table = Table(title=f"Latency of one run: {shapes}", title_justify="left")
         table.add_column("engine")
         for heading in (
             "median ms",
@@ -223,10 +223,14 @@ class Report:
 
     def _remarks(self) -> list[str]:
         runs = self.rows[0].latency.count if self.rows else 0
-        lines = [
-            f"{runs} timed runs each, interleaved; ratio: median over that of the first row, below 1 is faster; "
-            "peak: growth of resident memory in a process of its own; deformable: share of the time in nodes."
-        ]
+        several = len(self.rows) > 1
+        lines = [f"{runs} timed runs each, interleaved." if several else f"{runs} timed runs."]
+        if several:
+            lines.append("ratio: median over that of the first row, below 1 is faster.")
+        if any(row.memory is not None for row in self.rows):
+            lines.append("peak: growth of resident memory in a process of its own.")
+        if any(row.deformable is not None for row in self.rows):
+            lines.append("deformable: part of the nodes' time that goes to deformable operators.")
         for row in self.rows:
             if row.stable is False:
                 lines.append(f"{row.name}: the times were not stable yet after {row.warmup} warm-up runs.")
