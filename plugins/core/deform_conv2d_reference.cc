@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 
 namespace dcn_deploy {
 namespace {
@@ -16,7 +17,8 @@ double sample(const double* map, std::int64_t height, std::int64_t width, double
     for (const double column : {std::floor(x), std::floor(x) + 1}) {
       if (row < 0 || row >= h || column < 0 || column >= w) continue;
       const double weight = (1 - std::abs(y - row)) * (1 - std::abs(x - column));
-      sum += weight * map[static_cast<std::int64_t>(row) * width + static_cast<std::int64_t>(column)];
+      sum +=
+          weight * map[static_cast<std::int64_t>(row) * width + static_cast<std::int64_t>(column)];
     }
   }
   return sum;

@@ -1,4 +1,5 @@
-// Deformable convolution straight from its definition, in double precision: slow, obvious, for tests.
+// Deformable convolution straight from its definition, in double precision: slow, obvious, for
+// tests.
 
 #ifndef DCN_DEPLOY_CORE_DEFORM_CONV2D_REFERENCE_H_
 #define DCN_DEPLOY_CORE_DEFORM_CONV2D_REFERENCE_H_

@@ -95,24 +95,24 @@ NodeInfo::NodeInfo(const OrtApi& api, const OrtKernelInfo* info, const char* op_
   where_ += "'" + name + "'";
 }
 
-bool NodeInfo::has_attribute_of_other_type(const char* name, bool want_ints) const {
-  // There is no call that asks for an attribute's type, so every reader is tried. They fail as well
-  // if it is absent.
+bool NodeInfo::has_single_value(const char* name) const {
   std::size_t size = 0;
   std::int64_t integer = 0;
   float real = 0;
-  return (want_ints ? succeeded(api_, api_.KernelInfoGetAttribute_int64(info_, name, &integer))
-                    : succeeded(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr,
-                                                                             &size))) ||
+  return succeeded(api_, api_.KernelInfoGetAttribute_int64(info_, name, &integer)) ||
          succeeded(api_, api_.KernelInfoGetAttribute_float(info_, name, &real)) ||
-         succeeded(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size)) ||
          succeeded(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size));
 }
+
+// There is no call that asks for an attribute's type. The readers of one value fail for another
+// type; those of a list find no values in it.
 
 std::int64_t NodeInfo::int_attribute(const char* name, std::int64_t default_value) const {
   std::int64_t value = 0;
   if (succeeded(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value))) return value;
-  if (has_attribute_of_other_type(name, false)) {
+  std::size_t size = 0;
+  if (has_single_value(name) ||
+      succeeded(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size))) {
     throw Failure(ORT_INVALID_ARGUMENT, where_ + ": attribute " + name +
                                             ": expected an integer, got another type of attribute");
   }
@@ -121,14 +121,20 @@ std::int64_t NodeInfo::int_attribute(const char* name, std::int64_t default_valu
 
 std::vector<std::int64_t> NodeInfo::ints_attribute(const char* name, std::size_t length) const {
   std::size_t size = 0;
-  if (!succeeded(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size))) {
-    if (has_attribute_of_other_type(name, true)) {
+  const bool present =
+      succeeded(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size));
+  if (size == 0) {
+    std::size_t reals = 0;
+    const bool has_reals =
+        succeeded(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &reals)) &&
+        reals > 0;
+    if (has_reals || has_single_value(name)) {
       throw Failure(ORT_INVALID_ARGUMENT,
                     where_ + ": attribute " + name +
                         ": expected a list of integers, got another type of attribute");
     }
-    return {};
   }
+  if (!present) return {};
   if (size != length) {
     throw Failure(ORT_INVALID_ARGUMENT, where_ + ": attribute " + name + ": expected " +
                                             std::to_string(length) + " values, got " +

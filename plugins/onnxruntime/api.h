@@ -94,7 +94,8 @@ class NodeInfo {
   const OrtValue* constant_input(std::size_t index) const;
 
  private:
-  bool has_attribute_of_other_type(const char* name, bool want_ints) const;
+  // Whether there is such an attribute, and it is an integer, a real number or a string.
+  bool has_single_value(const char* name) const;
   std::string input_name(std::size_t index) const;
 
   const OrtApi& api_;

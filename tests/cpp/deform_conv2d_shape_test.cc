@@ -52,7 +52,9 @@ struct Node {
     const Status checked = check_deform_conv2d(attributes, shapes());
     DeformConv2dParams params;
     const Status resolved = resolve_deform_conv2d(attributes, shapes(), &params);
-    if (!checked.ok()) EXPECT_STREQ(checked.message, resolved.message);
+    if (!checked.ok()) {
+      EXPECT_STREQ(checked.message, resolved.message);
+    }
     return checked.message;
   }
 };
@@ -69,8 +71,8 @@ TEST(DeformConv2dShape, ResolvesASoundNode) {
   EXPECT_EQ(p.out_channels, 4);
   EXPECT_EQ(p.kernel_h, 3);
   EXPECT_EQ(p.kernel_w, 5);
-  EXPECT_EQ(p.out_h, 4);   // (9 + 1 + 0 − 2 − 1) / 2 + 1
-  EXPECT_EQ(p.out_w, 9);   // (12 + 2 + 3 − 8 − 1) / 1 + 1
+  EXPECT_EQ(p.out_h, 4);  // (9 + 1 + 0 − 2 − 1) / 2 + 1
+  EXPECT_EQ(p.out_w, 9);  // (12 + 2 + 3 − 8 − 1) / 1 + 1
   EXPECT_EQ(p.stride_h, 2);
   EXPECT_EQ(p.stride_w, 1);
   EXPECT_EQ(p.pad_top, 1);
@@ -124,7 +126,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "input X: expected rank 4 [N, C, H, W], got rank 3"},
         Refusal{"OffsetRank", [](Node* n) { n->offset.pop_back(); },
                 "input offset: expected rank 4 [N, offset_group·kH·kW·2, Ho, Wo], got rank 3"},
-        Refusal{"BRank", [](Node* n) { n->b = {4, 1}; }, "input B: expected rank 1 [M], got rank 2"},
+        Refusal{"BRank", [](Node* n) { n->b = {4, 1}; },
+                "input B: expected rank 1 [M], got rank 2"},
         Refusal{"StrideZero", [](Node* n) { n->attributes.stride_h = 0; },
                 "attribute strides[0]: expected at least 1, got 0"},
         Refusal{"DilationNegative", [](Node* n) { n->attributes.dilation_w = -2; },
@@ -177,8 +180,10 @@ INSTANTIATE_TEST_SUITE_P(
                   n->offset[3] = n->mask[3] = (1 << 16) - 3;
                 },
                 "input X: expected at most 2^31 - 1 pixels in a channel, got 65536x65536"},
-        Refusal{"HugeBatch",
-                [](Node* n) { n->x[0] = n->offset[0] = n->mask[0] = kLargest / 2; },
+        Refusal{"HugeBatch", [](Node* n) { n->x[0] = n->offset[0] = n->mask[0] = kLargest / 2; },
+                "input X: expected a size in bytes that fits in 64 bits"},
+        Refusal{"HugeBytes",
+                [](Node* n) { n->x[0] = n->offset[0] = n->mask[0] = std::int64_t{1} << 52; },
                 "input X: expected a size in bytes that fits in 64 bits"},
         Refusal{"HugeGroup",
                 [](Node* n) {
@@ -195,7 +200,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "input offset: expected offset_group·kH·kW·2 to fit in 64 bits"},
         Refusal{"HugeKernel", [](Node* n) { n->w[2] = n->w[3] = kLargest / 2; },
                 "to fit in 64 bits"}),
-    [](const ::testing::TestParamInfo<Refusal>& info) { return std::string(info.param.name); });
+    [](const ::testing::TestParamInfo<Refusal>& tested) { return std::string(tested.param.name); });
 
 TEST(DeformConv2dShape, EmptyBatchIsSound) {
   Node node;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 
 namespace dcn_deploy {
@@ -82,7 +83,9 @@ TEST_P(Half, RoundsToNearestTiesToEven) {
     ASSERT_EQ(format.narrow(middle), even) << format.name << " code " << code;
     ASSERT_EQ(format.narrow(-middle), even | 0x8000) << format.name << " code " << code;
     ASSERT_EQ(format.narrow(std::nextafterf(middle, 0.0f)), code) << format.name;
-    ASSERT_EQ(format.narrow(std::nextafterf(middle, std::numeric_limits<float>::infinity())), code + 1) << format.name;
+    ASSERT_EQ(format.narrow(std::nextafterf(middle, std::numeric_limits<float>::infinity())),
+              code + 1)
+        << format.name;
   }
 }
 
@@ -96,6 +99,19 @@ TEST_P(Half, OverflowGoesToInfinity) {
   EXPECT_EQ(format.narrow(std::nextafterf(middle, 0.0f)), infinity - 1);
   EXPECT_EQ(format.narrow(std::numeric_limits<float>::max()), infinity);
   EXPECT_EQ(format.narrow(-std::numeric_limits<float>::infinity()), infinity | 0x8000);
+}
+
+// A payload that only the dropped bits hold must not become infinity, nor carry into the sign.
+TEST_P(Half, EveryNanStaysANan) {
+  const Format& format = GetParam();
+  for (const std::uint32_t sign : {0u, 0x80000000u}) {
+    for (const std::uint32_t payload :
+         {0x1u, 0xfffu, 0x1fffu, 0x7fffu, 0xffffu, 0x3fffffu, 0x400000u, 0x7fffffu}) {
+      const std::uint16_t code = format.narrow(float_from_bits(sign | 0x7f800000u | payload));
+      EXPECT_TRUE(std::isnan(format.widen(code))) << format.name << " payload " << payload;
+      EXPECT_EQ(code >> 15, sign >> 31) << format.name << " payload " << payload;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, Half, ::testing::ValuesIn(kFormats));

@@ -15,11 +15,12 @@
 namespace dcn_deploy {
 namespace testing {
 
-// The seed of this process: the environment variable DCN_DEPLOY_TEST_SEED, or 20170317. Tests print it when they fail.
+// The seed of this process: the environment variable DCN_DEPLOY_TEST_SEED, or 20170317. Tests print
+// it when they fail.
 std::uint64_t seed();
 
-// Bytes with a guard zone on either side. AddressSanitizer reports any access to the zones; without it, intact()
-// tells whether they were written to.
+// Bytes with a guard zone on either side. AddressSanitizer reports any access to the zones; without
+// it, intact() tells whether they were written to.
 class GuardedBytes {
  public:
   explicit GuardedBytes(std::size_t size);
