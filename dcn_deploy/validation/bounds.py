@@ -6,11 +6,12 @@ its row; the limit of a tensor follows from the layers before it by the rule for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dcn_deploy.validation.tolerances import DENSE, lookup, network_limit
+from dcn_deploy.validation.tolerances import DENSE, lookup, network_limit, offset_error
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 #: Operators of the ONNX standard that are a plain sum of products: rows of the kind "dense".
 _DENSE = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 #: Operators that sample a map at real coordinates: rows of their own.
-_SAMPLING = frozenset({"DeformConv", "DeformConv2d", "GridSample"})
+#: Their values: the input that says where.
+_SAMPLING = {"DeformConv": 2, "DeformConv2d": 2, "GridSample": 1}
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,25 @@ class Layer:
         operator: op_type, or ``"dense"``.
         dtype: element type that it stores.
         extent: (H, W) of the map that it samples; None if it samples none.
+        offset_dtype: element type that the branch stores which predicts where it samples; None if the positions
+            are given or there are none.
     """
 
     operator: str
     dtype: str
     extent: tuple[int, int] | None
+    offset_dtype: str | None = None
+
+    def limit(self, backend: str, dtype: str | None = None) -> float:
+        """Return the limit of this layer alone, its branch included; ``dtype`` replaces its own element types.
+
+        Raises:
+            InvalidArgumentError: if the table has no row for the element type.
+        """
+        own = lookup(self.operator, dtype or self.dtype, backend).at(self.extent)
+        if self.offset_dtype is None:
+            return own
+        return math.hypot(own, offset_error(lookup(DENSE, dtype or self.offset_dtype, backend).relative_rms))
 
 
 class Bounds:
@@ -58,6 +74,7 @@ class Bounds:
                 mask |= self._behind.get(name, 0)
             layer = self._layer(node)
             if layer is not None:
+                layer = replace(layer, offset_dtype=self._offset_dtype(node))
                 mask |= 1 << len(self.layers)
                 self.layers.append(layer)
             for name in node.output:
@@ -80,15 +97,20 @@ class Bounds:
         Raises:
             InvalidArgumentError: if a layer stores an element type that the table has no row for.
         """
-        return network_limit(
-            lookup(layer.operator, dtype or layer.dtype, backend).at(layer.extent)
-            for layer in self.layers_before(tensor)
-        )
+        return network_limit(layer.limit(backend, dtype) for layer in self.layers_before(tensor))
 
     def limit_of(self, nodes: Iterable[onnx.NodeProto], backend: str) -> float:
         """Return the same for a few nodes run on exact inputs, without what lies before them."""
         layers = [layer for layer in map(self._layer, nodes) if layer is not None]
-        return network_limit(lookup(layer.operator, layer.dtype, backend).at(layer.extent) for layer in layers)
+        return network_limit(layer.limit(backend) for layer in layers)
+
+    def _offset_dtype(self, node: onnx.NodeProto) -> str | None:
+        """Return what the last layer before a node's offset stores; None if nothing computed it."""
+        place = _SAMPLING.get(node.op_type)
+        if place is None or place >= len(node.input):
+            return None
+        mask = self._behind.get(node.input[place], 0)
+        return self.layers[mask.bit_length() - 1].dtype if mask else None
 
     def _layer(self, node: onnx.NodeProto) -> Layer | None:
         if node.op_type in _SAMPLING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dcn_deploy.errors import InvalidArgumentError, ModelSourceError, describe
 from dcn_deploy.validation.comparison import Array
-from dcn_deploy.validation.golden import read_golden, save_golden
+from dcn_deploy.validation.golden import golden_path, read_golden, save_golden
 from dcn_deploy.validation.inputs import Feed, Feeds
 from dcn_deploy.validation.layers import Divergence, first_divergence
 from dcn_deploy.validation.oracle import Oracle, Resolve, find_oracle, network_oracle
@@ -65,15 +65,19 @@ def validate_file(
 
     if not model.is_file():
         raise ModelSourceError(describe("model", expected="an ONNX file", actual=f"'{model}', which is no file"))
+    if threads is not None and threads < 1:
+        raise InvalidArgumentError(describe("threads", expected="at least 1", actual=threads))
+    if golden_target is not None:
+        golden_target = golden_path(golden_target)  # before the work, not after it
     options = runtime.RunnerOptions(threads=threads)
     report_node = _NodeProgress(progress)
     slow = replace(options, progress=report_node)
     with ExitStack() as stack:
         candidates: list[Runner] = []
         specs, outputs = _interface(model)
+        source = metadata.read(model).get("source")
         for backend in backends:
             if backend == "torch":
-                source = metadata.read(model).get("source")
                 if source is None:
                     raise InvalidArgumentError(
                         describe(
@@ -129,6 +133,9 @@ def validate_file(
             record=lambda _, fed, answer: recorded.append((fed, answer)) if golden_target is not None else None,
         )
         notes = list(oracle.notes)
+        own = oracle.runner is not None and oracle.runner.backend == "torch" and oracle.spec == source
+        if own and any(candidate.backend == "torch" for candidate in candidates):
+            notes.append("the backend 'torch' runs the very network that is the reference: its row proves nothing.")
         if golden_target is not None:
             origin = {"oracle": oracle.description, "model": model.name}
             sha256 = metadata.read(model).get("weights_sha256")

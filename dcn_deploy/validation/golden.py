@@ -123,6 +123,22 @@ def _sides(
     return fed, expected
 
 
+def golden_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a golden file to be written.
+
+    Raises:
+        InvalidArgumentError: if it does not end in ``.npz``, or its folder is not there.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise InvalidArgumentError(describe("golden file", expected="a path that ends in .npz", actual=f"'{path}'"))
+    if not path.parent.is_dir():
+        raise InvalidArgumentError(
+            describe("golden file", expected="a folder to write it in", actual=f"no folder '{path.parent}'")
+        )
+    return path
+
+
 def save_golden(
     path: str | os.PathLike[str],
     sets: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
@@ -140,15 +156,9 @@ def save_golden(
     Raises:
         InvalidArgumentError: if there is nothing to write, or the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".npz" or not sets:
-        raise InvalidArgumentError(
-            describe(
-                "golden file",
-                expected="a path that ends in .npz, and at least one feed",
-                actual=f"'{path}' and {len(sets)} feeds",
-            )
-        )
+    path = golden_path(path)
+    if not sets:
+        raise InvalidArgumentError(describe("golden file", expected="at least one feed", actual="none"))
     content: dict[str, Array] = {META + key: np.array(text) for key, text in origin.items()}
     for number, (fed, expected) in enumerate(sets):
         place = f"{number}/" if len(sets) > 1 else ""

@@ -203,6 +203,8 @@ def generated(
     """
     if count < 1:
         raise InvalidArgumentError(describe("number of samples", expected="at least 1", actual=count))
+    if seed < 0:
+        raise InvalidArgumentError(describe("seed", expected="a whole number ≥ 0", actual=seed))
     resolved = resolve_shapes(specs, shapes or {})
     for spec in specs:
         if spec.dtype is None or element_kind(spec.dtype) in ("complex", "text"):
@@ -474,7 +476,8 @@ def images(
 
     count = -(-len(files) // layout.batch)
     size = f"{layout.height}×{layout.width}"
-    return Feeds(f"{len(files)} images of {folder.name} at {size}, batch {layout.batch}", count, make)
+    number = f"{len(files)} image{'s' * (len(files) > 1)}"
+    return Feeds(f"{number} from the folder {folder.resolve().name} at {size}, batch {layout.batch}", count, make)
 
 
 @dataclass(frozen=True)
@@ -549,7 +552,12 @@ def _image_layout(specs: Sequence[TensorSpec], shape: Sequence[int] | None, batc
     own = known[0]
     if batch is not None and (batch < 1 or (isinstance(own, int) and own != batch)):
         raise InvalidArgumentError(
-            describe("batch of images", expected=own if isinstance(own, int) else "at least 1", actual=batch)
+            describe(
+                "batch of images",
+                expected=f"{own}, which the model fixes" if isinstance(own, int) else "at least 1",
+                actual=batch,
+                remedy="Export the model with that axis dynamic." if isinstance(own, int) else "",
+            )
         )
     fixed = spec.shape is not None and isinstance(spec.shape[0], int)
     return _ImageLayout(

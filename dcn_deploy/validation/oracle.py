@@ -36,6 +36,7 @@ class Oracle:
         runner: computes the reference outputs; None for a golden file.
         golden: the golden file, if it is one.
         model: the ONNX file that ``runner`` runs; None for a network and a golden file.
+        spec: the network as its resolver takes it; None for a file.
         notes: what a reader of the report must know about it.
     """
 
@@ -43,6 +44,7 @@ class Oracle:
     runner: Runner | None = None
     golden: Path | None = None
     model: Path | None = None
+    spec: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -98,9 +100,17 @@ def find_oracle(
             f"'{backend}': this checks the runtime, not the export. Give --reference to check both."
         )
         return Oracle(f"the same file in the backend '{backend}'", runner, model=model, notes=(note,))
-    return network_oracle(
-        model, spec, resolve, input_names=input_names, output_names=output_names, weights=weights, options=options
-    )
+    try:
+        return network_oracle(
+            model, spec, resolve, input_names=input_names, output_names=output_names, weights=weights, options=options
+        )
+    except ModelSourceError as error:
+        if reference is not None or weights is not None:
+            raise
+        raise ModelSourceError(
+            f"'{model.name}' says that it was exported from {spec}, which cannot be built here: {error} Name that "
+            f"network with --reference (and --weights), or compare the file with itself: --reference {model}."
+        ) from error
 
 
 def network_oracle(
@@ -141,7 +151,7 @@ def network_oracle(
         "torch", module, options=options, input_names=tuple(input_names), output_names=tuple(output_names)
     )
     loaded = f" with {weights.name}" if weights is not None else ""
-    return Oracle(f"the PyTorch network {spec}{loaded} in float32", runner, notes=tuple(notes))
+    return Oracle(f"the PyTorch network {spec}{loaded} in float32", runner, spec=spec, notes=tuple(notes))
 
 
 def _recorded_weights(model: Path, name: str | None) -> Path | None:

@@ -170,7 +170,9 @@ class Report:
             for output in candidate.outputs:
                 if output.passed:
                     continue
-                where = f"on {len(output.failed_feeds)} of {output.feeds} feeds, worst: {output.worst_feed}"
+                where = f"on {output.worst_feed}"
+                if output.feeds > 1:
+                    where = f"on {len(output.failed_feeds)} of {output.feeds} feeds, worst: {output.worst_feed}"
                 yield f"{candidate.name}, output '{output.output}': {output.reason} ({where})."
             if candidate.not_compared:
                 missing = ", ".join(candidate.not_compared)

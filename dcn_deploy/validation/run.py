@@ -14,7 +14,7 @@ from dcn_deploy.validation.bounds import Bounds, largest_map_of
 from dcn_deploy.validation.comparison import Array, Comparison, compare, element_kind
 from dcn_deploy.validation.inputs import Feed, conform
 from dcn_deploy.validation.report import CandidateResult, OutputResult, Report
-from dcn_deploy.validation.tolerances import DENSE, Limit, lookup
+from dcn_deploy.validation.tolerances import ANY, DENSE, Limit, lookup
 
 if TYPE_CHECKING:
     import onnx
@@ -100,10 +100,7 @@ def validate(
             arrays = conform(feed.arrays, candidate.inputs, feed.name)
             actual = candidate.infer(arrays)
             expected = answers.to(arrays)
-            exact = reference_is_exact
-            if exact is None:
-                exact = _is_exact(runner, expected)
-            result.judge(feed, actual, expected, limits, exact_reference=exact, reference=runner)
+            result.judge(feed, actual, expected, limits, runner, reference_is_exact)
     if count == 0:
         raise InvalidArgumentError("validate: expected at least one feed, got none.")
     if progress is not None:
@@ -131,11 +128,23 @@ def _model_name(model: str | Path | onnx.ModelProto | None) -> str:
     return "model" if model is None else (model.graph.name or "model")
 
 
-def _is_exact(runner: Runner | None, expected: Mapping[str, Array]) -> bool:
-    if runner is not None:
-        return runner.backend in EXACT_BACKENDS
-    floats = [array.dtype.name for array in expected.values() if element_kind(array.dtype) == "float"]
-    return all(name == "float64" for name in floats)
+@dataclass(frozen=True)
+class _Precision:
+    """In what a reference computed; ``dtype`` is None for a runtime that kept to the element types of the file."""
+
+    backend: str
+    dtype: str | None
+
+
+def _precision(runner: Runner | None, expected: Array, is_exact: bool | None) -> _Precision | None:
+    """Return how a reference rounded ``expected``; None if that is negligible."""
+    if is_exact is None:
+        is_exact = expected.dtype.name == "float64" if runner is None else runner.backend in EXACT_BACKENDS
+    if is_exact:
+        return None
+    if runner is None:
+        return _Precision(ANY, expected.dtype.name)
+    return _Precision(runner.backend, "float32" if runner.backend == "torch" else None)
 
 
 class _Answers:
@@ -206,8 +215,8 @@ class _Limits:
         if largest is not None and largest != self._largest:
             self._largest, self._bounds = largest, None
 
-    def of(self, output: str, array: Array, backend: str, *, exact_reference: bool, reference: str) -> Limit:
-        """Return the limit of an output that ``backend`` computed."""
+    def of(self, output: str, array: Array, backend: str, reference: _Precision | None) -> Limit:
+        """Return the limit of an output that ``backend`` computed; ``reference`` is None for an exact one."""
         absolute = _smallest_normal(array)
         if self._tolerance is not None:
             return Limit(self._tolerance, "given", absolute, self._differing)
@@ -215,16 +224,20 @@ class _Limits:
             return Limit(0.0, "exact", 0.0, self._differing)
         if self._model is None:
             own = lookup(DENSE, array.dtype.name, backend).relative_rms
-            other = 0.0 if exact_reference else lookup(DENSE, "float32", reference).relative_rms
+            other = 0.0
+            if reference is not None:
+                other = lookup(DENSE, reference.dtype or array.dtype.name, reference.backend).relative_rms
             origin = "one dense layer (no model given)"
         else:
             if self._bounds is None:
                 self._bounds = Bounds(self._model, self._largest)
             own = self._bounds.limit(output, backend)
-            other = 0.0 if exact_reference else self._bounds.limit(output, reference, dtype="float32")
+            other = 0.0
+            if reference is not None:
+                other = self._bounds.limit(output, reference.backend, dtype=reference.dtype)
             count = len(self._bounds.layers_before(output))
             origin = f"{count} layer{'s' * (count != 1)}"
-        origin += "" if exact_reference else ", plus the reference's own rounding"
+        origin += "" if reference is None else ", plus the reference's own rounding"
         return Limit(own + other, origin, absolute, self._differing)
 
 
@@ -253,20 +266,14 @@ class _Judged:
         actual: Mapping[str, Array],
         expected: Mapping[str, Array],
         limits: _Limits,
-        *,
-        exact_reference: bool,
         reference: Runner | None,
+        reference_is_exact: bool | None,
     ) -> None:
         """Compare the outputs of one feed."""
         for output, counterpart in self._match(actual, expected).items():
             comparison = compare(actual[output], expected[counterpart])
-            limit = limits.of(
-                output,
-                actual[output],
-                self.backend,
-                exact_reference=exact_reference,
-                reference="*" if reference is None else reference.backend,
-            )
+            precision = _precision(reference, expected[counterpart], reference_is_exact)
+            limit = limits.of(output, actual[output], self.backend, precision)
             reason = limit.judge(comparison)
             self.feeds[output] = self.feeds.get(output, 0) + 1
             if reason:

@@ -17,6 +17,7 @@
 
 #include "core/cpu/aligned_buffer.h"
 #include "core/dtype.h"
+#include "core/half.h"
 #include "random_tensors.h"
 
 namespace dcn_deploy {
@@ -231,6 +232,27 @@ std::map<int64_t, double> corners_of(MapExtent extent, double y, double x, doubl
         mask * (1 - std::abs(y - row)) * (1 - std::abs(x - column));
   }
   return corners;
+}
+
+// NaN whose payload lies in the bits that a half type drops, or carries over when rounded.
+TEST_P(KernelSet, StoresEveryNanAsANan) {
+  const std::vector<uint32_t> payloads = {0x1,    0xfff,    0x1fff,   0x7fff,   0xffff,
+                                          0x8000, 0x3fffff, 0x400000, 0x7fffff, 0x12345};
+  std::vector<float> source;
+  for (const uint32_t sign : {0u, 0x80000000u}) {
+    for (const uint32_t payload : payloads) {
+      source.push_back(float_from_bits(sign | 0x7f800000u | payload));
+    }
+  }
+  for (const DType dtype : kDTypes) {
+    GuardedBytes destination(source.size() * size_of(dtype));
+    kernels_.store[static_cast<int>(dtype)](
+        source.data(), 0.0f, static_cast<int64_t>(source.size()), destination.data());
+    for (std::size_t i = 0; i < source.size(); ++i) {
+      EXPECT_TRUE(std::isnan(read_element(dtype, destination.data(), i)))
+          << name_of(dtype) << ", bits " << std::hex << float_bits(source[i]);
+    }
+  }
 }
 
 TEST_P(KernelSet, LocatesTheCornersAndTheirWeights) {

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dcn_deploy.validation.bounds import Bounds, largest_map_of
-from dcn_deploy.validation.tolerances import ANY, NETWORK, TOLERANCES, coordinate_error
+from dcn_deploy.validation.tolerances import ANY, NETWORK, TOLERANCES, coordinate_error, offset_error
 
 GAIN = TOLERANCES[NETWORK, ANY, ANY].gain
 
@@ -18,15 +18,15 @@ GAIN = TOLERANCES[NETWORK, ANY, ANY].gain
 def test_limits_follow_the_layers_before_a_tensor(network):
     bounds = Bounds(network(0))
     assert [layer.operator for layer in bounds.layers] == ["dense", "dense", "DeformConv", "dense"]
-    deformable = 1e-6 + coordinate_error(9, 9)
+    # its own limit, and that of the branch which predicts the offsets
+    deformable = math.hypot(1e-6 + coordinate_error(9, 9), offset_error(1e-6))
     assert bounds.limit("s", "onnxruntime") == 1e-6
     assert bounds.limit("h", "onnxruntime") == 1e-6
     assert bounds.limit("o", "onnxruntime") == pytest.approx(GAIN * math.sqrt(2) * 1e-6)
     assert bounds.limit("d", "onnxruntime") == pytest.approx(GAIN * math.sqrt(2e-12 + deformable**2))
     assert bounds.limit("logit", "onnxruntime") == pytest.approx(GAIN * math.sqrt(3e-12 + deformable**2))
-    assert bounds.limit("logit", "onnxruntime", dtype="float16") == pytest.approx(
-        GAIN * math.sqrt(3e-6 + (1e-3 + coordinate_error(9, 9)) ** 2)
-    )
+    half = math.hypot(1e-3 + coordinate_error(9, 9), offset_error(1e-3))
+    assert bounds.limit("logit", "onnxruntime", dtype="float16") == pytest.approx(GAIN * math.sqrt(3e-6 + half**2))
     assert bounds.limit("s", "tensorrt") == 1e-3
 
 
@@ -57,6 +57,18 @@ def test_element_type_is_that_of_the_layer(network):
     bounds = Bounds(model)
     assert [layer.dtype for layer in bounds.layers] == ["float32", "float32", "float32", "float16"]
     assert bounds.limit("logit", "onnxruntime") == pytest.approx(GAIN * 1e-3, rel=1e-3)
+
+
+def test_only_predicted_offsets_count(network):
+    model = network(0)
+    assert [layer.offset_dtype for layer in Bounds(model).layers] == [None, None, "float32", None]
+    deformable = next(node for node in model.graph.node if node.op_type == "DeformConv")
+    deformable.input[2] = "given"
+    bounds = Bounds(model)
+    assert bounds.layers[2].offset_dtype is None
+    assert bounds.layers[2].limit("onnxruntime") == 1e-6 + coordinate_error(9, 9)
+    # A node run on exact inputs has exact offsets.
+    assert bounds.limit_of([deformable], "onnxruntime") == 1e-6 + coordinate_error(9, 9)
 
 
 def test_open_extents_take_the_feeds(network):

@@ -30,8 +30,10 @@ needs_library = pytest.mark.skipif(not library_is_built(), reason="the ONNX Runt
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs ``dcn-deploy validate …``: exit status, standard output, standard error."""
+    # Wide enough that no sentence is broken where a test looks for it.
+    monkeypatch.setenv("COLUMNS", "300")
 
     def call(*arguments):
         with pytest.raises(SystemExit) as left:
@@ -60,7 +62,7 @@ def exported(tmp_path_factory):
             form=form,
             input_names=resolved.input_names,
             output_names=("logits",),
-            dynamic_shapes={"x": {0: torch.export.Dim("n")}},
+            dynamic_shapes={"input": {0: "n"}},
             source="digits_dcn",
         )
     dcn_deploy.export(
@@ -155,7 +157,7 @@ def test_images_of_a_folder(run, network, saved, tmp_path, rng):
     path = saved(network(0))
     status, out, _ = run(path, "--images", folder, "--batch", 2, "--limit", 3, "--mean", "0.5", "--std", "0.25")
     assert status == 0
-    assert "3 images of images at 9×9, batch 2" in out
+    assert "3 images from the folder images at 9×9, batch 2" in out
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,10 @@ def test_images_of_a_folder(run, network, saved, tmp_path, rng):
         (["--weights", "w.pt"], "--weights: expected a reference that is a PyTorch network"),
         (["--images", ".", "--mean", "a,b"], "--mean: expected numbers separated by commas"),
         (["--tolerance", "-1"], "tolerance: expected a number ≥ 0, got -1"),
+        (["--seed", "-1"], "seed: expected a whole number ≥ 0, got -1"),
+        (["--threads", "0"], "threads: expected at least 1, got 0"),
+        (["--save-golden", "a.txt"], r"golden file: expected a path that ends in \.npz, got 'a\.txt'"),
+        (["--save-golden", "absent/a.npz"], "golden file: expected a folder to write it in, got no folder 'absent'"),
     ],
 )
 def test_bad_input_is_status_2_with_one_line(run, network, saved, arguments, message):
@@ -244,6 +250,16 @@ class TestExported:
         status, out, _ = run(exported / "standard.onnx", "--reference", "digits_plain", "--json", "-")
         assert status == 1
         assert "the weights of the reference digits_plain are others" in json.loads(out)["notes"][0]
+
+    def test_a_source_that_cannot_be_built_here(self, run, exported, tmp_path):
+        model = onnx.load(exported / "standard.onnx")
+        next(entry for entry in model.metadata_props if entry.key == "dcn_deploy.source").value = "gone.module.Net"
+        onnx.save(model, tmp_path / "m.onnx")
+        status, _, err = run(tmp_path / "m.onnx")
+        assert status == 2
+        assert "'m.onnx' says that it was exported from gone.module.Net, which cannot be built here: " in err
+        assert f"or compare the file with itself: --reference {tmp_path / 'm.onnx'}." in err
+        assert run(tmp_path / "m.onnx", "--reference", tmp_path / "m.onnx")[0] == 0
 
     def test_golden_outputs_of_other_weights_are_refused(self, run, exported, tmp_path):
         golden = tmp_path / "golden.npz"

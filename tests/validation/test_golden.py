@@ -98,5 +98,8 @@ def test_bfloat16_survives_as_float32(tmp_path):
 def test_files_that_cannot_be_written(tmp_path):
     with pytest.raises(InvalidArgumentError, match=r"expected a path that ends in \.npz"):
         save_golden(tmp_path / "g.bin", [({}, {})], {})
-    with pytest.raises(InvalidArgumentError, match=r"golden file: expected a file that can be written"):
+    with pytest.raises(InvalidArgumentError, match="golden file: expected a folder to write it in, got no"):
         save_golden(tmp_path / "absent" / "g.npz", [({"x": X}, {"y": X})], {})
+    (tmp_path / "taken.npz").mkdir()
+    with pytest.raises(InvalidArgumentError, match="golden file: expected a file that can be written"):
+        save_golden(tmp_path / "taken.npz", [({"x": X}, {"y": X})], {})

@@ -260,7 +260,7 @@ class TestImages:
             ([spec()], {"mean": [0.1, 0.2]}, r"mean: expected 1 or 3 values"),
             ([spec()], {"std": [0.0]}, "std: expected positive values"),
             ([spec()], {"limit": 0}, "limit of images: expected at least 1, got 0"),
-            ([spec(shape=(2, 3, 8, 8))], {"batch": 3}, "batch of images: expected 2, got 3"),
+            ([spec(shape=(2, 3, 8, 8))], {"batch": 3}, "batch of images: expected 2, which the model fixes, got 3"),
         ],
     )
     def test_what_does_not_fit(self, folder, specs, options, message):

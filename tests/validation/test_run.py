@@ -156,6 +156,30 @@ def test_a_rounded_reference_is_allowed_its_own_rounding(fake):
     assert "reference's own rounding" in rounded.candidates[0].outputs[0].limit.origin
 
 
+def test_the_precision_of_a_reference(fake, network):
+    """What a reference may be off by: nothing in float64, its stored type for golden outputs, else its layers'."""
+    model = network(0)
+    specs = (TensorSpec("input", np.dtype(np.float32), ("n", 3, 9, 9)),)
+
+    def answer(feed):
+        return {"s": feed["input"]}
+
+    def limit(reference, **options):
+        sets = inputs.generated(specs)
+        if reference is None:
+            sets = [Feed("a", feed.arrays, {"s": feed.arrays["input"].astype(options.pop("dtype"))}) for feed in sets]
+        report = validate([fake(answer, specs)], reference, sets, model=model, **options)
+        return report.candidates[0].outputs[0].limit.relative_rms
+
+    assert limit(None, dtype=np.float64) == 1e-6
+    assert limit(None, dtype=np.float32) == 2e-6
+    assert limit(None, dtype=np.float16) == pytest.approx(1e-6 + 1e-3)
+    assert limit(None, dtype=np.float16, reference_is_exact=True) == 1e-6
+    assert limit(fake(answer, specs, outputs=("s",), backend="reference")) == 1e-6
+    assert limit(fake(answer, specs, outputs=("s",), backend="torch")) == 2e-6
+    assert limit(fake(answer, specs, outputs=("s",), backend="tensorrt")) == pytest.approx(1e-6 + 1e-3)
+
+
 def test_integers_and_their_share(fake):
     def labels(feed):
         return {"label": np.array([1, 2, 3, 4])}
