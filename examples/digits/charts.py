@@ -103,10 +103,16 @@ def line_chart(series: Sequence[Series], *, title: str, format_value: Callable[[
 
 
 def bar_chart(bars: Sequence[Bar], *, title: str, format_value: Callable[[float], str]) -> str:
-    """Return horizontal bars from zero, each with its value; the whisker ends in a small tick."""
+    """Return horizontal bars from zero, each with its value.
+
+    The scale follows the bars: a whisker that is longer than a third of the longest bar beyond it, which a disturbed
+    measurement gives, is cut and ends in an arrow instead of a tick.
+    """
     width, left, right, top, row = 480, 118, 74, 6, 30
     height = top + row * len(bars) + 4
-    most = max(max(bar.value, bar.whisker or 0) for bar in bars)
+    longest = max(bar.value for bar in bars)
+    most = min(max(bar.whisker or bar.value for bar in bars), longest * 4 / 3)
+    most = max(most, longest)
 
     def x(value: float) -> float:
         return left + (width - left - right) * value / most
@@ -121,9 +127,12 @@ def bar_chart(bars: Sequence[Bar], *, title: str, format_value: Callable[[float]
             f'style="fill:var(--{bar.colour})"/>'
         )
         if bar.whisker is not None:
-            tip = x(bar.whisker)
+            tip = x(min(bar.whisker, most))
             parts.append(_line(end, middle, tip, middle, "whisker"))
-            parts.append(_line(tip, middle - 5, tip, middle + 5, "whisker"))
+            if bar.whisker <= most:
+                parts.append(_line(tip, middle - 5, tip, middle + 5, "whisker"))
+            else:
+                parts.append(f'<path d="M{tip - 5:.1f} {middle - 4:.1f}l5 4l-5 4" fill="none" class="whisker cut"/>')
             end = max(end, tip)
         parts.append(_text(end + 8, middle + 4, format_value(bar.value), "value"))
     return "".join([*parts, "</svg>"])
@@ -131,7 +140,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, format_value: Callable[[float]
 
 def dot_chart(rows: Sequence[DotRow], *, title: str, format_value: Callable[[float], str]) -> str:
     """Return one row of dots for each network: single runs, mean ± std, and this run as a diamond."""
-    width, left, right, top, row = 640, 130, 26, 8, 62
+    width, left, right, top, row = 980, 110, 34, 8, 54
     height = top + row * len(rows) + 30
     values = [value for line in rows for value in (*line.dots, line.highlight)]
     ticks = nice_ticks(min(values), max(values), 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ _TRAINING_SOURCES = (
 
 def provenance(threads: int) -> dict[str, Any]:
     """Return machine, packages, command, date and commit, the number of threads and the sources' hash."""
-    return {**describe_machine(), "threads": threads, "training_sources_sha256": training_sources_sha256()}
+    described = describe_machine()
+    return {
+        **described,
+        # it brings the scans
+        "packages": {**described["packages"], "scikit-learn": version("scikit-learn")},
+        "threads": threads,
+        "training_sources_sha256": training_sources_sha256(),
+    }
 
 
 def training_sources_sha256() -> str:

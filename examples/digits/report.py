@@ -19,7 +19,7 @@ from digits.train import NETWORKS
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
 #: How many pictures of each kind.
-EXAMPLES, RIGHT, WRONG, SAMPLING = 8, 16, 24, 8
+EXAMPLES, RIGHT, WRONG, SAMPLING = 9, 18, 27, 8
 #: Colour variables of the page.
 COLOURS = {
     "digits_dcn": "deformable",
@@ -179,8 +179,10 @@ def render(result: Mapping[str, Any], committed: Mapping[str, Any] | None, pictu
         points=lambda value: f"{100 * value:+.2f}".replace("-", "−"),
         thousands=lambda value: f"{value:,}",
         milliseconds=milliseconds,
+        bare_milliseconds=lambda value: milliseconds(value).removesuffix(" ms"),
+        day=lambda value: f"{value[:10]} {value[11:16]} UTC",
         error=lambda value: "0" if not value else f"{value:.1e}",
-        size=lambda value: f"{value / 1024:,.0f} KiB" if value < 1 << 20 else f"{value / (1 << 20):,.1f} MiB",
+        size=size,
         duration=duration,
     )
     markup = jinja2.utils.markupsafe.Markup
@@ -254,6 +256,14 @@ def milliseconds(seconds: float) -> str:
     """Return a time as text in milliseconds."""
     value = 1e3 * seconds
     return f"{value:.3f} ms" if value < 10 else f"{value:.1f} ms"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as text."""
+    for unit, power in (("GiB", 30), ("MiB", 20)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.1f} {unit}"
+    return f"{count / 1024:.0f} KiB"
 
 
 def duration(seconds: float) -> str:

@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps = Steps()
     try:
         from dcn_deploy.errors import DcnDeployError
+        from dcn_deploy.profiling import let_idle_threads_sleep
     except ImportError as error:
         print(
             f"The demonstration needs dcn_deploy and its extra 'demo' in this Python ({error}). "
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    let_idle_threads_sleep()  # before PyTorch is loaded: it reads the setting once
     try:
         if options.seeds is not None:
             return run_seeds(options, steps)

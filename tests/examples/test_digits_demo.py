@@ -77,7 +77,7 @@ def test_latency_covers_every_engine_and_batch(result):
     assert [entry["batch"] for entry in result["latency"]] == [1, 4]
     for entry in result["latency"]:
         assert len(entry["rows"]) == 5  # PyTorch, three forms, the plain twin
-        assert all(row["statistics"]["median"] > 0 for row in entry["rows"])
+        assert all(row["latency_seconds"]["median"] > 0 for row in entry["rows"])
 
 
 def test_the_report_stands_alone_and_says_what_the_json_says(quick, result):

@@ -63,6 +63,20 @@ def test_bars_are_proportional() -> None:
     assert "a<b" in [text.text for text in svg.iter("text")]
 
 
+def test_a_whisker_far_beyond_the_bars_does_not_shrink_them() -> None:
+    from digits.charts import Bar, bar_chart
+
+    def widths(whisker: float) -> tuple[float, int]:
+        bars = [Bar("a", "plain", 2.0, whisker), Bar("b", "plain", 1.0, 1.1)]
+        svg = ElementTree.fromstring(bar_chart(bars, title="t", format_value=str))
+        return float(next(svg.iter("rect")).get("width")), len(list(svg.iter("path")))
+
+    width, arrows = widths(100.0)
+    assert arrows == 1
+    assert width > 0.7 * widths(2.0)[0]
+    assert widths(2.2)[1] == 0
+
+
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_lines_hold_every_value(count: int) -> None:
     from digits.charts import Series, line_chart
