@@ -17,6 +17,7 @@ every tensor stops a runtime from fusing nodes, so a fault of a fused kernel can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -288,7 +289,7 @@ class _Walk:
             computed = [name for name in sources if name in errors]
             own_limit = bounds.limit_of(nodes, self.candidate.backend)
             if not self.reference_is_exact:
-                own_limit += bounds.limit_of(nodes, self.reference_backend)
+                own_limit = math.hypot(own_limit, bounds.limit_of(nodes, self.reference_backend))
             own = None
             if self.run_alone and not comparison.exact:
                 available = {name: expected[name] for name in computed} | {
@@ -321,7 +322,7 @@ class _Walk:
             return Limit(self.tolerance, "given", absolute)
         own = bounds.limit(tensor, self.candidate.backend)
         other = 0.0 if self.reference_is_exact else bounds.limit(tensor, self.reference_backend)
-        return Limit(own + other, "layers before it", absolute)
+        return Limit(math.hypot(own, other), "layers before it", absolute)
 
     def _between(self, tensor: str, known: set[str]) -> tuple[list[onnx.NodeProto], list[str]]:
         """Return the nodes that make ``tensor`` from known tensors, in order, and those tensors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,7 +239,7 @@ class _Limits:
             count = len(self._bounds.layers_before(output))
             origin = f"{count} layer{'s' * (count != 1)}"
         origin += "" if reference is None else ", plus the reference's own rounding"
-        return Limit(own + other, origin, absolute, self._differing)
+        return Limit(math.hypot(own, other), origin, absolute, self._differing)
 
 
 def _smallest_normal(array: Array) -> float:

@@ -14,8 +14,12 @@ from dcn_deploy.validation.bounds import Bounds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1, 4, 16])
-@pytest.mark.parametrize("name", ["single_dcn", "digits_dcn", "resnet18_dcn"])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    # One layer has nothing behind it that averages: there the offsets must stay near what the rule allows for.
+    [(name, scale) for name in ("digits_dcn", "resnet18_dcn") for scale in (1, 4, 16)]
+    + [("single_dcn", 1), ("single_dcn", 4)],
+)
 def test_float32_stays_within_the_limit(tmp_path, seed, name, scale):
     """PyTorch in float32 against itself in float64; ``scale`` multiplies the predicted offsets (about a pixel)."""
     import torch
