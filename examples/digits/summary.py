@@ -28,7 +28,10 @@ def lines(result: Mapping[str, Any], committed: Mapping[str, Any] | None, folder
             summary = committed["summary"][name]
             spread = "" if summary["std"] is None else f" ± {100 * summary['std']:.2f}"
             stale = ", of earlier sources" if committed["stale"] else ""
-            line += f"   ({100 * summary['mean']:.2f}{spread} % over {summary['n']} seeds{stale})"
+            line += (
+                f"   ({100 * summary['mean']:.2f}{spread} % over {summary['n']} seeds "
+                f"and {committed['epochs']} epochs{stale})"
+            )
         text.append(line)
     text.append("Deployed in ONNX Runtime, against PyTorch:")
     for form, entry in result["forms"].items():
