@@ -192,7 +192,7 @@ class Report:
 
         shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in self.inputs.items())
         table = Table(title=f"Latency of one run: {shapes}", title_justify="left")
-        table.add_column("engine")
+        table.add_column("engine", no_wrap=True, min_width=12)
         for heading in (
             "median ms",
             "95 % interval",

@@ -20,8 +20,9 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """``run("profile", "x.onnx", ...)``: calls the command line in this process."""
+    monkeypatch.setenv("COLUMNS", "200")  # without a terminal the width would be 80, and tables would be cut
     from dcn_deploy.cli.main import main
 
     def call(*arguments: object) -> Result:
