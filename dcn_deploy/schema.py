@@ -28,13 +28,16 @@ class Attribute:
     """One attribute of a node.
 
     ``length`` is the number of values of an ``ints`` attribute. ``default`` is None where the value
-    follows from a tensor's shape when the attribute is absent.
+    follows from a tensor's shape when the attribute is absent, or where it is ``required``.
+    ``choices`` are the values that a ``string`` attribute may have; empty where any will do.
     """
 
     name: str
     kind: Literal["int", "ints", "float", "string"]
     default: int | float | str | tuple[int, ...] | None
     length: int | None = None
+    required: bool = False
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,35 @@ DEFORM_CONV2D = OperatorSchema(
     standard=StandardOperator("DeformConv", since_opset=19, bfloat16_since_opset=22),
 )
 
+DEFORM_ROI_POOL2D = OperatorSchema(
+    op_type="DeformRoIPool2d",
+    torch_name="dcn_deploy::deform_roi_pool",
+    inputs=(
+        Input("X"),
+        Input("rois"),
+        Input("offset", optional=True),
+        Input("mask", optional=True),
+    ),
+    outputs=("Y",),
+    attributes=(
+        Attribute("gamma", "float", 0.1),
+        Attribute("group_size", "int", 1),
+        # 0: C / group_size²
+        Attribute("output_channels", "int", 0),
+        Attribute("output_size", "ints", None, length=2, required=True),
+        # 0: the extent of offset or mask
+        Attribute("part_size", "int", 0),
+        Attribute("sample_per_part", "int", 4),
+        # 0: ceil(RoI extent / pooled extent) along each axis
+        Attribute("sampling_ratio", "int", 0),
+        Attribute("spatial_scale", "float", 1.0),
+        Attribute("variant", "string", "aligned", choices=("aligned", "psroi")),
+    ),
+    standard=None,
+)
+
 #: Every operator of the project, by ONNX op_type.
-OPERATORS = {schema.op_type: schema for schema in (DEFORM_CONV2D,)}
+OPERATORS = {schema.op_type: schema for schema in (DEFORM_CONV2D, DEFORM_ROI_POOL2D)}
 #: The same rows, by the op_type of their ONNX standard twin.
 BY_STANDARD_OP_TYPE = {schema.standard.op_type: schema for schema in OPERATORS.values() if schema.standard}
 #: The same rows, by torch operator name.

@@ -97,3 +97,156 @@ def deform_conv2d(
         y_out += np.asarray(B, dtype=np.float64)[None, :, None, None]
     result: npt.NDArray[np.float64] = y_out
     return result
+
+
+def _round_half_away(value: float) -> float:
+    """Nearest whole number, halves away from zero."""
+    return math.copysign(math.floor(abs(value)) + (abs(value) % 1 >= 0.5), value)
+
+
+def _clamped_sample(image: npt.NDArray[np.float64], y: float, x: float) -> npt.NDArray[np.float64]:
+    """Bilinear sample of ``image`` [C, H, W] at (y, x) moved to the nearest place on the map: [C]."""
+    _, height, width = image.shape
+    return _sample(image, min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0))
+
+
+def _aligned_bin(
+    image: npt.NDArray[np.float64],
+    start: tuple[float, float],
+    bin_size: tuple[float, float],
+    grid: tuple[int, int],
+) -> npt.NDArray[np.float64]:
+    """Mean of a bin's grid of samples: [C]. ``start`` is the bin's corner; pairs are (y, x)."""
+    import numpy as np
+
+    channels, height, width = image.shape
+    total = np.zeros(channels)
+    for iy in range(grid[0]):
+        y = start[0] + (iy + 0.5) * bin_size[0] / grid[0]
+        if not -1 <= y <= height:
+            continue
+        for ix in range(grid[1]):
+            x = start[1] + (ix + 0.5) * bin_size[1] / grid[1]
+            if -1 <= x <= width:
+                total += _clamped_sample(image, y, x)
+    return total / max(grid[0] * grid[1], 1)
+
+
+def _psroi_bin(
+    image: npt.NDArray[np.float64], start: tuple[float, float], bin_size: tuple[float, float], samples: int
+) -> npt.NDArray[np.float64]:
+    """Mean of the samples of a bin that lie on the map: [C]. ``start`` is the bin's corner; pairs are (y, x)."""
+    import numpy as np
+
+    channels, height, width = image.shape
+    total, kept = np.zeros(channels), 0
+    for iy in range(samples):
+        y = start[0] + iy * bin_size[0] / samples
+        for ix in range(samples):
+            x = start[1] + ix * bin_size[1] / samples
+            if -0.5 <= y <= height - 0.5 and -0.5 <= x <= width - 0.5:
+                total += _clamped_sample(image, y, x)
+                kept += 1
+    return total / max(kept, 1)
+
+
+def deform_roi_pool(
+    X: npt.ArrayLike,
+    rois: npt.ArrayLike,
+    offset: npt.ArrayLike | None = None,
+    mask: npt.ArrayLike | None = None,
+    *,
+    variant: str = "aligned",
+    output_size: Sequence[int],
+    spatial_scale: float = 1.0,
+    gamma: float = 0.1,
+    sampling_ratio: int = 0,
+    sample_per_part: int = 4,
+    group_size: int = 1,
+    part_size: int = 0,
+    output_channels: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Deformable RoI pooling, v1 and (with a mask) v2, in float64.
+
+    ``aligned`` is that of mmcv (Zhu et al. 2019, section 3.2, on RoIAlign); ``psroi`` that of Dai et al. 2017,
+    section 2.2, as its authors' code has it. docs/operators.md has the formulas.
+
+    Args:
+        X: [N, C, H, W].
+        rois: [R, 5], (batch index, x1, y1, x2, y2) in image pixels.
+        offset: ``aligned`` [R, 2, pH, pW]; ``psroi`` [R, 2·classes, part, part]. x first. None for all zeros.
+        mask: ``aligned`` [R, 1, pH, pW]; ``psroi`` [R, classes, part, part]. None for all ones.
+        variant: ``"aligned"`` or ``"psroi"``.
+        output_size: (pH, pW).
+        spatial_scale: map pixels for each image pixel.
+        gamma: factor of the offsets, which are in units of the RoI's own size.
+        sampling_ratio: ``aligned``: samples of a bin along each axis; 0 for ceil(RoI extent / pooled extent).
+        sample_per_part: ``psroi``: samples of a bin along each axis.
+        group_size: ``psroi``: channel groups along each axis.
+        part_size: ``psroi``: parts along each axis, with an offset each; 0 takes the extent of offset or mask.
+        output_channels: ``psroi``: Cout; 0 for C/group_size².
+
+    Returns:
+        [R, Cout, pH, pW].
+
+    Raises:
+        IndexError: for a batch index outside [0, N).
+    """
+    import numpy as np
+
+    x, boxes = np.asarray(X, dtype=np.float64), np.asarray(rois, dtype=np.float64)
+    pooled_h, pooled_w = output_size
+    is_aligned = variant == "aligned"
+    groups = 1 if is_aligned else group_size
+    channels = x.shape[1] if is_aligned else output_channels or x.shape[1] // groups**2
+    given = next((np.asarray(a) for a in (offset, mask) if a is not None), None)
+    parts_h, parts_w = (pooled_h, pooled_w) if given is None else given.shape[2:]
+    if not is_aligned and part_size:
+        parts_h = parts_w = part_size
+    classes = 1
+    if not is_aligned and given is not None:
+        classes = given.shape[1] // (1 if offset is None else 2)
+    count = boxes.shape[0]
+    d = np.zeros((count, classes, 2, parts_h, parts_w))
+    m = np.ones((count, classes, parts_h, parts_w))
+    if offset is not None:
+        d = np.asarray(offset, dtype=np.float64).reshape(d.shape)
+    if mask is not None:
+        m = np.asarray(mask, dtype=np.float64).reshape(m.shape)
+    per_class = channels // classes
+    output: Any = np.zeros((count, channels, pooled_h, pooled_w))
+    for r in range(count):
+        if not 0 <= boxes[r, 0] < x.shape[0]:
+            raise IndexError(f"rois[{r}, 0]: expected a batch index in [0, {x.shape[0]}), got {boxes[r, 0]}")
+        image = x[int(boxes[r, 0])]
+        x1, y1, x2, y2 = (float(v) for v in boxes[r, 1:])
+        if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
+            continue
+        if is_aligned:
+            top, left = y1 * spatial_scale - 0.5, x1 * spatial_scale - 0.5
+            roi_h, roi_w = (y2 * spatial_scale - 0.5) - top, (x2 * spatial_scale - 0.5) - left
+        else:
+            top, left = _round_half_away(y1) * spatial_scale - 0.5, _round_half_away(x1) * spatial_scale - 0.5
+            roi_h = max((_round_half_away(y2) + 1) * spatial_scale - 0.5 - top, 0.1)
+            roi_w = max((_round_half_away(x2) + 1) * spatial_scale - 0.5 - left, 0.1)
+        bin_h, bin_w = roi_h / pooled_h, roi_w / pooled_w
+        grid = (sampling_ratio or math.ceil(bin_h), sampling_ratio or math.ceil(bin_w))
+        for ph in range(pooled_h):
+            for pw in range(pooled_w):
+                part_h, part_w = ph * parts_h // pooled_h, pw * parts_w // pooled_w
+                gh, gw = (min(p * groups // size, groups - 1) for p, size in ((ph, pooled_h), (pw, pooled_w)))
+                for k in range(classes):
+                    dx, dy = (float(v) for v in d[r, k, :, part_h, part_w])
+                    start = (
+                        top + ph * bin_h + dy * gamma * roi_h,
+                        left + pw * bin_w + dx * gamma * roi_w,
+                    )
+                    own = slice(k * per_class, (k + 1) * per_class)
+                    of_bin = image[gh * groups + gw :: groups**2][own]
+                    if is_aligned:
+                        mean = _aligned_bin(of_bin, start, (bin_h, bin_w), grid)
+                    else:
+                        mean = _psroi_bin(of_bin, start, (bin_h, bin_w), sample_per_part)
+                    output[r, own, ph, pw] = m[r, k, part_h, part_w] * mean
+    result: npt.NDArray[np.float64] = output
+    return result

@@ -16,6 +16,9 @@ from dcn_deploy.schema import (
     DEFORM_CONV2D as DEFORM_CONV2D,
 )
 from dcn_deploy.schema import (
+    DEFORM_ROI_POOL2D as DEFORM_ROI_POOL2D,
+)
+from dcn_deploy.schema import (
     DOMAIN as DOMAIN,
 )
 from dcn_deploy.schema import (
