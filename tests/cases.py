@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import numpy as np
@@ -844,6 +845,12 @@ def _boundary_offsets(case: RoiCase, boxes: Array, rng: np.random.Generator) -> 
     return offset
 
 
+def _is_short_dyadic(length: float, scale: float, parts: int) -> bool:
+    """Whether half of ``length``/``parts`` and its multiples are exact in float32 however they are computed."""
+    step = Fraction(length) / (2 * parts)
+    return step.denominator & (step.denominator - 1) == 0 and step.denominator <= 4096 and math.frexp(scale)[0] == 0.5
+
+
 def _axis_margin(case: RoiCase, box: Array, shift_units: Array, along_y: bool) -> float:
     """Distance of one RoI, along one axis, from the nearest place where the result jumps, less the rounding.
 
@@ -871,7 +878,7 @@ def _axis_margin(case: RoiCase, box: Array, shift_units: Array, along_y: bool) -
         grid, half = case.sampling_ratio, 0.5
     else:
         grid, half = math.ceil(step), 0.5
-        exact = step == round(step) and (step == 0.0 or math.log2(case.scale).is_integer())
+        exact = step == round(step) and (step == 0.0 or math.frexp(case.scale)[0] == 0.5)
         margin = math.inf if exact else abs(step - round(step))
     if grid <= 0:
         return margin - 1e-4
@@ -881,7 +888,8 @@ def _axis_margin(case: RoiCase, box: Array, shift_units: Array, along_y: bool) -
         within = np.arange(pooled)[:, None] * step + (np.arange(grid) + half) * step / grid
         position = start + within + shifts
         gap = np.abs(position[..., None] - edges)
-        gap[(gap == 0) & (within == 0)[None, :, :, None] & (shifts == 0)[..., None]] = math.inf
+        plain = (shifts == 0) & ((within == 0) | _is_short_dyadic(length, case.scale, pooled * grid))
+        gap[(gap == 0) & plain[..., None]] = math.inf
         rounding = 1e-4 + 1e-6 * (abs(start) + abs(length) + np.abs(shifts[..., None]))
         return min(margin - 1e-4, float((gap - rounding).min(initial=math.inf)))
 
@@ -943,13 +951,15 @@ def make_roi_inputs(
         offset = offset.astype(dtypes["offset"])
     if case.boxes != "dyadic":
         for r in range(case.r):
-            for _ in range(1000):
+            for attempt in range(1000):
                 box = rois[r, 1:].astype(np.float64)
                 if not _is_near_a_jump(case, box, offset[r].astype(np.float64)):
                     break
-                rois[r, 1:] = _draw_boxes(case, kinds[r : r + 1], rng)[0].astype(dtypes["rois"])
+                # Where whole coordinates meet a small map, every RoI of a kind may be on a jump.
+                kind = kinds[r : r + 1] if attempt < 200 else rng.choice(np.array(_MIXED_KINDS, dtype=object), 1)
+                rois[r, 1:] = _draw_boxes(case, kind, rng)[0].astype(dtypes["rois"])
             else:
-                raise RuntimeError(f"{case.name}: every {kinds[r]} RoI is near a jump")
+                raise RuntimeError(f"{case}: every RoI is near a jump")
     if case.boxes == "nonfinite":
         wild = rng.choice(np.array([math.nan, math.inf, -math.inf]), (case.r, 4)).astype(rois.dtype)
         rois[:, 1:] = np.where(rng.random((case.r, 4)) < 0.25, wild, rois[:, 1:])
