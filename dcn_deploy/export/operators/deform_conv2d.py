@@ -143,6 +143,7 @@ DEFORM_CONV2D_EXPORT = OperatorExport(
     problems=problems,
     output_shapes=output_shapes,
     decompose=decomposed.decompose,
+    decomposition_obstacle=decomposed.obstacle,
     decomposed_since_opset=decomposed.SINCE_OPSET,
     decomposed_bytes=decomposed.sampled_map_bytes,
     feature_inputs=("X", "W", "B"),
