@@ -47,6 +47,7 @@ _NEEDS_TORCH = {
     "dcn_deploy.nn.deform_conv",
     "dcn_deploy.nn.deform_roi_pool",
     "dcn_deploy.nn.learning_rates",
+    "dcn_deploy.nn.offset_branch",
     "dcn_deploy.models.digits",
     "dcn_deploy.models.initialisation",
     "dcn_deploy.models.resnet",
