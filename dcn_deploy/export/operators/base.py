@@ -86,6 +86,7 @@ class OperatorExport:
         decompose: builds the same computation from ordinary ONNX operators and returns the output.
         decomposition_obstacle: returns why a node has no decomposition, with what to do about it; None if it has one.
         decomposed_since_opset: first opset that has every operator ``decompose`` uses.
+        decomposed_bfloat16_since_opset: the same for bfloat16 features.
         decomposed_bytes: size in bytes of the largest intermediate tensor of the decomposition; None if some
             extent is unknown.
         feature_inputs: names of the inputs that share the features' element type.
@@ -98,6 +99,7 @@ class OperatorExport:
     decompose: Callable[[NodeView, Mapping[str, ir.Value], Expansion], ir.Value]
     decomposition_obstacle: Callable[[NodeView], str | None]
     decomposed_since_opset: int
+    decomposed_bfloat16_since_opset: int
     decomposed_bytes: Callable[[NodeView], int | None]
     feature_inputs: tuple[str, ...]
     coordinate_inputs: tuple[str, ...]

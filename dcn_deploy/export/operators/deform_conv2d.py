@@ -145,6 +145,7 @@ DEFORM_CONV2D_EXPORT = OperatorExport(
     decompose=decomposed.decompose,
     decomposition_obstacle=decomposed.obstacle,
     decomposed_since_opset=decomposed.SINCE_OPSET,
+    decomposed_bfloat16_since_opset=decomposed.BFLOAT16_SINCE_OPSET,
     decomposed_bytes=decomposed.sampled_map_bytes,
     feature_inputs=("X", "W", "B"),
     coordinate_inputs=("offset", "mask"),

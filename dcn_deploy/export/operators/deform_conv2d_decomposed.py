@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: GridSample.
 SINCE_OPSET = 16
+#: Conv with bfloat16.
+BFLOAT16_SINCE_OPSET = 22
 #: First opset in which GridSample calls its bilinear mode "linear".
 _LINEAR_SINCE_OPSET = 20
 

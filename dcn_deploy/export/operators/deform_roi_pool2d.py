@@ -169,6 +169,7 @@ DEFORM_ROI_POOL2D_EXPORT = OperatorExport(
     decompose=decomposed.decompose,
     decomposition_obstacle=decomposed.obstacle,
     decomposed_since_opset=decomposed.SINCE_OPSET,
+    decomposed_bfloat16_since_opset=decomposed.SINCE_OPSET,
     decomposed_bytes=decomposed.largest_bytes,
     feature_inputs=("X",),
     coordinate_inputs=("rois", "offset", "mask"),
