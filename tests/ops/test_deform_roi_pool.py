@@ -364,6 +364,8 @@ def test_memory_formats_and_strides(name, rng):
     for a, b in zip(grads, torch.autograd.grad(run(case, *plain).pow(2).sum(), [plain[0], *plain[2:]]), strict=True):
         torch.testing.assert_close(a, b)
 
+    assert all(grad.is_contiguous() for grad in grads)  # as the fake kernel says
+
     def strided(t):
         wide = torch.full([2 * extent for extent in t.shape], float("nan"), dtype=t.dtype)
         view = wide[tuple(slice(None, None, 2) for _ in t.shape)]
