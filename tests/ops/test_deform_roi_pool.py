@@ -222,15 +222,32 @@ def test_rois_have_no_gradient():
     assert rois.grad is None
 
 
+@pytest.mark.parametrize("plans", [True, False], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("variant", ["aligned", "psroi"])
-def test_an_infinite_feature_stays_where_it_is(variant):
+def test_an_infinite_feature_stays_where_it_is(variant, plans, monkeypatch):
+    monkeypatch.setattr(vectorized, "_can_plan", lambda device, pooling: plans)
     x = torch.ones(1, 1, 6, 6)
-    x[0, 0, 0, 0] = math.inf
-    rois = torch.tensor([[0.0, 2, 2, 5, 5], [0, -30, -30, -20, -20], [0, math.nan, 0, 1, 1], [0, 0, 0, 5, 5]])
-    y = deform_roi_pool(x, rois, variant=variant, output_size=2)
-    assert torch.isfinite(y[:3]).all()
-    assert not y[1:3].any()
-    assert y[3, 0, 0, 0] == math.inf
+    x[0, 0, 0, 0] = x[0, 0, 5, 5] = math.inf
+    rois = torch.tensor(
+        [
+            [0, 2.5, 2.5, 4, 4],
+            [0, 2.5, 0, 14.5, 5],  # half of its samples are off the map
+            [0, -30, -30, -20, -20],
+            [0, math.nan, 0, 1, 1],
+            [0, 0, 0, 4, 4],
+        ]
+    )
+    pool = {"variant": variant, "output_size": (1, 1), "sampling_ratio": 2, "sample_per_part": 2}
+    y = deform_roi_pool(x, rois, **pool)[:, 0, 0, 0]
+    assert torch.isfinite(y[:4]).all()
+    assert y[:2].all()
+    assert not y[2:4].any()
+    assert y[4] == math.inf
+    # The one sample is on row and column 4, so that the pixel after it has weight 0.
+    one = torch.tensor([[0.0, 4, 4, 5, 5]]) if variant == "aligned" else torch.tensor([[0.0, 9, 9, 9, 9]])
+    scale = 1.0 if variant == "aligned" else 0.5
+    y = deform_roi_pool(x, one, **{**pool, "spatial_scale": scale, "sampling_ratio": 1, "sample_per_part": 1})
+    assert y.item() == 1.0
 
 
 @pytest.mark.parametrize("name", ["roi_sampling_ratio_0", "roi_classes_3_group_2", "roi_batch_3", "roi_batch_3_psroi"])
