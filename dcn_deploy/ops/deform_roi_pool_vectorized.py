@@ -306,11 +306,12 @@ def _weights(axis: _Axis, chosen: slice | Tensor, samples: int, plans: bool, slo
     if plans:
         window = int((torch.where(counts, cell, -1).amax(1, keepdim=True) - nearest).max()) + 2
         window = min(max(window, 1), axis.size)
+    # A row beyond the map has weight 0, and no entry of that weight is looked up.
     if window >= 2 * samples:
-        rows = torch.cat([cell, (cell + 1).clamp(max=axis.size - 1)], 1).long()
+        rows = torch.cat([cell, cell + 1], 1).long()
         value = torch.cat([(1 - (at - cell)) * share, (at - cell) * share], 1)
         return _Weights(rows, value, None if moving is None else torch.cat([-moving, moving], 1))
-    rows = nearest.clamp(max=axis.size - window) + torch.arange(window, dtype=at.dtype, device=at.device)
+    rows = nearest + torch.arange(window, dtype=at.dtype, device=at.device)
     # The bilinear weight of a row is 1 − |distance|, if positive: [b, samples, L] here.
     value = ((1 - (rows[:, None] - at[:, :, None]).abs()).clamp(min=0) * share[:, :, None]).sum(1)
     slope = None

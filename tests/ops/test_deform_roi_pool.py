@@ -214,6 +214,15 @@ def test_gradients_are_zero_for_samples_outside_or_not_finite():
             assert not grad.isnan().any()
 
 
+def test_a_roi_that_is_not_finite_pools_nothing_whatever_its_mask():
+    x = torch.randn(1, 1, 5, 5)
+    rois = torch.tensor([[0, math.nan, 0, 4, 4], [0, 0, 0, 4, 4]])
+    mask = torch.full((2, 1, 2, 2), math.nan)
+    y = deform_roi_pool(x, rois, None, mask, output_size=2)
+    assert not y[0].any()
+    assert y[1].isnan().all()
+
+
 def test_rois_have_no_gradient():
     x = torch.randn(1, 1, 5, 5, requires_grad=True)
     rois = torch.tensor([[0.0, 0, 0, 4, 4]], requires_grad=True)
