@@ -198,7 +198,7 @@ class Problem {
       tensors.mask = mask_->data();
       tensors.mask_dtype = mask_->dtype();
     }
-    const Status status = cpu::deform_roi_pool(params_, tensors, kernels, parallel_for, way);
+    const Status status = cpu::deform_roi_pool(params_, tensors, kernels, parallel_for, {}, way);
     EXPECT_TRUE(x_.intact() && rois_.intact() && y->bytes().intact());
     EXPECT_TRUE((!offset_ || offset_->intact()) && (!mask_ || mask_->intact()));
     return status;
@@ -630,6 +630,51 @@ TEST(DeformRoIPool2d, ElementsPast2To31) {
   EXPECT_EQ(munmap(memory, kBytes), 0);
 }
 
+// The copy is made in memory that the caller lends, and given back, also after a refusal.
+TEST(DeformRoIPool2d, MemoryIsBorrowed) {
+  struct Lender {
+    static void* allocate(void* self, std::size_t bytes) {
+      auto* lender = static_cast<Lender*>(self);
+      if (lender->is_empty) return nullptr;
+      lender->lent = std::make_unique<testing::GuardedBytes>(bytes);
+      return lender->lent->data();
+    }
+    static void release(void* self, void* memory) {
+      auto* lender = static_cast<Lender*>(self);
+      EXPECT_EQ(memory, lender->lent->data());
+      EXPECT_TRUE(lender->lent->intact());
+      lender->size = lender->lent->size();
+      lender->lent.reset();
+    }
+    bool is_empty = false;
+    std::unique_ptr<testing::GuardedBytes> lent;
+    std::size_t size = 0;
+  };
+  std::mt19937_64 random(testing::seed());
+  const DeformRoIPool2dParams params = small();
+  const Values values = random_values(params, true, true, &random);
+  const Problem problem(params, values);
+  const Tensor x(DType::kFloat32, values.x);
+  const Tensor rois(DType::kFloat32, values.rois);
+  Output y(DType::kFloat32, problem.output_size());
+  cpu::DeformRoIPool2dTensors tensors;
+  tensors.x = x.data();
+  tensors.rois = rois.data();
+  tensors.y = y.data();
+  for (const cpu::Kernels* kernels : available_kernels()) {
+    Lender lender;
+    const ScratchMemory memory{&Lender::allocate, &Lender::release, &lender};
+    const auto run = [&] {
+      return cpu::deform_roi_pool(params, tensors, *kernels, {}, memory, RoIPoolWay::kStaged);
+    };
+    EXPECT_TRUE(run().ok());
+    EXPECT_EQ(lender.lent, nullptr);
+    EXPECT_EQ(lender.size, values.x.size() * sizeof(float));
+    lender.is_empty = true;
+    EXPECT_EQ(run().code, StatusCode::kOutOfMemory);
+  }
+}
+
 TEST(DeformRoIPool2d, ACopyThatDoesNotFitIntoMemoryIsRefused) {
   // Nothing of X is read before the copy is refused.
   DeformRoIPool2dParams params =
@@ -638,7 +683,7 @@ TEST(DeformRoIPool2d, ACopyThatDoesNotFitIntoMemoryIsRefused) {
   cpu::DeformRoIPool2dTensors tensors;
   tensors.rois = rois;
   const Status status =
-      cpu::deform_roi_pool(params, tensors, *available_kernels()[0], {}, RoIPoolWay::kStaged);
+      cpu::deform_roi_pool(params, tensors, *available_kernels()[0], {}, {}, RoIPoolWay::kStaged);
   EXPECT_EQ(status.code, StatusCode::kOutOfMemory);
   EXPECT_STREQ(status.message,
                "copy of the map with channels innermost: expected memory for 966367641600000000 "
