@@ -23,11 +23,13 @@ class RoiEngine:
         name: as reports have it.
         dtype: "float32" or "float64".
         run_all: gives the outputs of several cases, which share nothing.
+        coordinate_dtype: type of its positions.
     """
 
     name: str
     dtype: str
     run_all: Callable[[Sequence[RoiCase], Sequence[RoiInputs]], list[Array]]
+    coordinate_dtype: str = "float64"
 
     def run(self, case: RoiCase, inputs: RoiInputs) -> Array:
         return self.run_all([case], [inputs])[0]
@@ -36,7 +38,7 @@ class RoiEngine:
         return cases.make_roi_inputs(case, np.random.default_rng(seed), np.dtype(self.dtype))
 
     def bound(self, case: RoiCase, inputs: RoiInputs) -> Array:
-        return peers.roi_error_bound(case, inputs, self.dtype)
+        return peers.roi_error_bound(case, inputs, self.dtype, coordinate_dtype=self.coordinate_dtype)
 
 
 def reference() -> RoiEngine:
@@ -73,3 +75,21 @@ def onnxruntime_operator(make_session: Any) -> RoiEngine:
         return answers
 
     return RoiEngine("ONNX Runtime custom op", "float32", run_all)
+
+
+def decomposed_form(make_plain_session: Any) -> RoiEngine:
+    """The decomposed form in ONNX Runtime without our library; ``fits_decomposition`` says what it has."""
+
+    def run_all(several: Sequence[RoiCase], inputs: Sequence[RoiInputs]) -> list[Array]:
+        from dcn_deploy.export.conversion import convert
+
+        model = convert(peers.roi_model(several), "decomposed")
+        answers: list[Array] = make_plain_session(model).run(None, peers.feed(inputs))
+        return answers
+
+    return RoiEngine("decomposed form in ONNX Runtime", "float32", run_all, coordinate_dtype="float32")
+
+
+def fits_decomposition(case: RoiCase) -> bool:
+    """Whether the case has a decomposed form: not with a grid that follows the RoI's size."""
+    return not case.is_aligned or case.sampling_ratio > 0

@@ -17,7 +17,7 @@ import roi_engines
 from cases import Array, RoiCase, RoiInputs
 from roi_engines import RoiEngine
 
-from dcn_deploy.validation.tolerances import lookup
+from dcn_deploy.validation.tolerances import DECOMPOSED_ROI_POOL, lookup
 
 _CASES = 2500
 _CASES_PER_MODEL = 25
@@ -56,6 +56,25 @@ def test_random_cases_agree_with_the_reference(engine: RoiEngine, rng: Any, agre
     # Pooled over all cases nothing is small against what was summed, so that the plain target must hold.
     assert np.sqrt(squares[0] / squares[1]) <= lookup("DeformRoIPool2d", engine.dtype, "onnxruntime").relative_rms / 2
     agreed("DeformRoIPool2d", engine.name, exact.name, _CASES)
+
+
+def test_random_cases_in_the_decomposed_form(make_plain_session: Any, rng: Any, agreed: Any) -> None:
+    """Its positions are float32, so the norm may be off by the roundings of the coordinates too."""
+    engine, exact = roi_engines.decomposed_form(make_plain_session), roi_engines.reference()
+    wanted, batch_size, done = 500, 10, 0
+    while done < wanted:
+        drawn = (cases.random_roi_case(rng, name=f"roi_{done + i}", max_locations=300) for i in range(10 * batch_size))
+        batch = [case for case in drawn if roi_engines.fits_decomposition(case)][:batch_size]
+        inputs = [cases.make_roi_inputs(case, rng) for case in batch]
+        for case, given, actual in zip(batch, inputs, engine.run_all(batch, inputs), strict=True):
+            expected = exact.run(case, given)
+            bound = engine.bound(case, given)
+            peers.assert_within(actual, expected, bound)
+            limit = lookup(DECOMPOSED_ROI_POOL, "float32", "onnxruntime").at((case.h, case.w))
+            error, size = (float(np.linalg.norm(a)) for a in (actual.astype(np.float64) - expected, expected))
+            assert error <= max(limit * size, _SHARE_OF_BOUND * float(np.linalg.norm(bound))), case
+        done += len(batch)
+    agreed("DeformRoIPool2d", engine.name, exact.name, done)
 
 
 @pytest.mark.parametrize("case", cases.ALL_ROI_CASES, ids=cases.name_of)
