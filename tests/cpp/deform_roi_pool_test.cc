@@ -587,6 +587,25 @@ TEST(DeformRoIPool2d, TheWayFollowsFromShapesAndRoIs) {
   }
 }
 
+// Where there are too few RoIs for the threads, their channels are shared out.
+TEST(DeformRoIPool2d, OneRoIKeepsSeveralThreadsBusy) {
+  std::mt19937_64 random(testing::seed());
+  const DeformRoIPool2dParams params =
+      params_of({"", kAligned, 1, 300, 7, 9, 1, 3, 3, 0.5f, 2, 1, 1, 0});
+  const Problem problem(params, random_values(params, true, true, &random));
+  for_each_kernel([&](const cpu::Kernels& kernels, RoIPoolWay way) {
+    std::int64_t tasks = 0;
+    const ParallelFor parallel_for{
+        [](void* last, std::int64_t count, ParallelFor::Task task, void* argument) {
+          *static_cast<std::int64_t*>(last) = count;
+          for (std::int64_t i = 0; i < count; ++i) task(argument, i);
+        },
+        &tasks};
+    problem.run(kernels, way, parallel_for);
+    EXPECT_EQ(tasks, 5);  // of 64 channels at most
+  });
+}
+
 TEST(DeformRoIPool2d, NothingIsLeftFromTheCallBefore) {
   SCOPED_TRACE(seed_trace());
   std::mt19937_64 random(testing::seed());
