@@ -33,7 +33,8 @@ the scale 1/16. A box is given, not predicted: one that the file itself computes
 
 **An edge.** RoI pooling jumps where a sample leaves the map. A sample that lies there within its rounding may count on
 one side and not on the other, and its bin is then off by up to a whole sample of its grid. The limits have no term for
-that: it needs a coordinate within about 1e-6 of the edge, or offsets in half precision, whose own term is larger.
+that: it needs a coordinate within about 1e-6 of the edge, or offsets in half precision, whose own term is larger. Only
+``psroi`` without offsets, whose RoIs are whole pixels, meets the edge often, and only beyond the image's last pixel.
 
 **A network.** Roundings of different layers are independent, so their squares add, over the layers with a sum of
 products (or a sampling) that lie before a tensor::

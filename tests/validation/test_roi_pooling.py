@@ -66,7 +66,8 @@ def _two_stage(rng: np.random.Generator, variant: str, group_size: int = 1) -> o
 
 
 def _feed(rng: np.random.Generator, count: int = 40) -> Feed:
-    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4) * (60, 40, 60, 40)
+    """Boxes up to the last pixel of a 40 × 60 image: beyond it psroi has samples on the very edge of the map."""
+    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4) * (59, 39, 59, 39)
     rois = np.concatenate([rng.integers(0, 2, (count, 1)), corners], 1).astype(np.float32)
     return Feed("boxes", {"image": rng.standard_normal((2, 3, 40, 60)).astype(np.float32), "rois": rois})
 
