@@ -137,7 +137,8 @@ def _draw(network: nn.Module, image: Tensor, rois: Tensor, taken: Photographs, p
         detail.quiver(
             *centres.T, *(moved - centres).T, color="magenta", angles="xy", scale_units="xy", scale=1, width=0.004
         )
-        detail.set_title(f"{taken.names[largest]}: where its 7×7 bins look")
+        whose = ", for the background class" if pooling.deformed.shape[1] > 1 else ""
+        detail.set_title(f"{taken.names[largest]}: where its 7×7 bins look{whose}")
     figure.suptitle(f"{path.stem}, untrained: from each bin's place in the box to where it is pooled")
     figure.savefig(path, dpi=110)
     return path
