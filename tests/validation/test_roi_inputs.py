@@ -118,8 +118,8 @@ def assert_inside(rois, n, height, width):
     index, x1, y1, x2, y2 = rois.astype(np.float64).T
     np.testing.assert_array_equal(index, np.floor(index))
     assert ((index >= 0) & (index < n)).all()
-    assert ((x1 >= 0) & (x1 < x2) & (x2 <= width)).all()
-    assert ((y1 >= 0) & (y1 < y2) & (y2 <= height)).all()
+    assert ((x1 >= 0) & (x1 < x2) & (x2 <= max(width - 1, width / 2))).all()
+    assert ((y1 >= 0) & (y1 < y2) & (y2 <= max(height - 1, height / 2))).all()
 
 
 class TestDrawing:
