@@ -2,12 +2,14 @@
 
 Sources: He et al., 2016, "Deep residual learning for image recognition", table 1, with the stride of a
 bottleneck on its 3×3 convolution, as in torchvision; Zhu et al., 2019, "Deformable ConvNets v2: more
-deformable, better results", section 4.1, for deformable 3×3 convolutions in stages conv3 to conv5.
+deformable, better results", section 4.1, for deformable 3×3 convolutions in stages conv3 to conv5; Dai
+et al., 2017, "Deformable convolutional networks", section 2.3, for a last stage that keeps the stride of 16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 from dcn_deploy import _lazy
 from dcn_deploy.errors import InvalidArgumentError, describe
@@ -18,16 +20,27 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from dcn_deploy.models.initialisation import OffsetInit, fixed_seed, initialise  # noqa: E402
-from dcn_deploy.nn import ModulatedDeformConv2d  # noqa: E402
+from dcn_deploy.nn import DeformConv2d, ModulatedDeformConv2d  # noqa: E402
+
+#: A plain 3×3 convolution, or a deformable one of version 1 or 2.
+Kind = Literal["plain", "v1", "v2"]
 
 #: Initial scale of the last normalisation in each block: keeps the activations of an untrained network of order one.
 _RESIDUAL_SCALE = 0.3
 
 
-def _conv3x3(in_channels: int, out_channels: int, stride: int, deformable: bool) -> nn.Module:
-    if deformable:
-        return ModulatedDeformConv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+#: Channel groups with offsets of their own in a v1 layer: what the authors' detectors have.
+_V1_OFFSET_GROUPS = 4
+
+
+def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int, kind: Kind) -> nn.Module:
+    """Return a 3×3 convolution without bias whose padding keeps the size at stride 1."""
+    if kind == "v1":
+        return DeformConv2d(
+            in_channels, out_channels, 3, stride, dilation, dilation, offset_groups=_V1_OFFSET_GROUPS, bias=False
+        )
+    layer = ModulatedDeformConv2d if kind == "v2" else nn.Conv2d
+    return layer(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -39,13 +52,13 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, downsample: nn.Module | None, deformable: bool
+        self, in_channels: int, width: int, stride: int, dilation: int, downsample: nn.Module | None, kind: Kind
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = _conv3x3(in_channels, width, stride, dilation, "plain")
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv3x3(width, width, 1, deformable)
+        self.conv2 = _conv3x3(width, width, 1, dilation, kind)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = downsample
 
@@ -68,12 +81,12 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, downsample: nn.Module | None, deformable: bool
+        self, in_channels: int, width: int, stride: int, dilation: int, downsample: nn.Module | None, kind: Kind
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, width, stride, deformable)
+        self.conv2 = _conv3x3(width, width, stride, dilation, kind)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
@@ -94,16 +107,81 @@ class Bottleneck(nn.Module):
         return self.bn3
 
 
-class ResNet(nn.Module):
-    """Stem, four stages of residual blocks, mean over the map, linear classifier.
+class ResNetStages(nn.Module):
+    """Stem and four stages of residual blocks: a backbone.
 
-    Takes ``(N, 3, H, W)``, gives logits ``(N, num_classes)``. The names of parameters and buffers are
-    torchvision's. The paper counts the stem as stage 1, so ``layer1`` to ``layer4`` are stages 2 to 5.
+    Takes ``(N, 3, H, W)``, gives the map of the last stage ``(N, out_channels, H/32, W/32)``, or with ``dilated``
+    ``(N, out_channels, H/16, W/16)``. The names of parameters and buffers are torchvision's. The paper counts the stem
+    as stage 1, so ``layer1`` to ``layer4`` are stages 2 to 5.
 
     Args:
         block: kind of residual block.
         depths: number of blocks in each of the four stages.
         deformable_stages: which of the stages 2 to 5 get deformable 3×3 convolutions.
+        version: of the deformable convolutions; those of version 1 have four offset groups, as the authors' do.
+        dilated: give the last stage stride 1 and all its 3×3 convolutions dilation 2 instead, as detectors do whose
+            RoIs need more than 1/32 of the image's resolution.
+
+    Attributes:
+        out_channels: channels of the last stage's map.
+
+    Raises:
+        InvalidArgumentError: for a stage outside 2 to 5, or another version.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        deformable_stages: Collection[int] = (),
+        version: Literal[1, 2] = 2,
+        dilated: bool = False,
+    ) -> None:
+        super().__init__()
+        outside = sorted(set(deformable_stages) - {2, 3, 4, 5})
+        if outside:
+            raise InvalidArgumentError(describe("deformable_stages", expected="some of 2, 3, 4, 5", actual=outside))
+        if version not in (1, 2):
+            raise InvalidArgumentError(describe("version", expected="1 or 2", actual=repr(version)))
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        stages = []
+        channels = 64
+        for index, depth in enumerate(depths):
+            width = 64 << index
+            stride, dilation = 1 if index == 0 else 2, 1
+            if dilated and index == 3:
+                stride, dilation = 1, 2
+            kind: Kind = "plain" if index + 2 not in deformable_stages else "v1" if version == 1 else "v2"
+            stages.append(_stage(block, channels, width, depth, stride, dilation, kind))
+            channels = width * block.expansion
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.out_channels = channels
+
+    def stages(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the maps of stages 2 to 5, at 1/4, 1/8, 1/16 and 1/32 (``dilated``: 1/16) of the input's size."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(input))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the map of the last stage."""
+        return self.stages(input)[-1]
+
+
+class ResNet(ResNetStages):
+    """Stem, four stages of residual blocks, mean over the map, linear classifier.
+
+    Takes ``(N, 3, H, W)``, gives logits ``(N, num_classes)``.
+
+    Args:
+        block: kind of residual block.
+        depths: number of blocks in each of the four stages.
+        deformable_stages: which of the stages 2 to 5 get deformable 3×3 convolutions (v2).
         num_classes: number of logits.
 
     Raises:
@@ -117,28 +195,13 @@ class ResNet(nn.Module):
         deformable_stages: Collection[int] = (),
         num_classes: int = 1000,
     ) -> None:
-        super().__init__()
-        outside = sorted(set(deformable_stages) - {2, 3, 4, 5})
-        if outside:
-            raise InvalidArgumentError(describe("deformable_stages", expected="some of 2, 3, 4, 5", actual=outside))
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        stages = []
-        channels = 64
-        for index, depth in enumerate(depths):
-            width = 64 << index
-            stages.append(_stage(block, channels, width, depth, 1 if index == 0 else 2, index + 2 in deformable_stages))
-            channels = width * block.expansion
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        super().__init__(block, depths, deformable_stages)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(self.out_channels, num_classes)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits of each class."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(input))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = super().forward(input)
         logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return logits
 
@@ -149,7 +212,8 @@ def _stage(
     width: int,
     depth: int,
     stride: int,
-    deformable: bool,
+    dilation: int,
+    kind: Kind,
 ) -> nn.Sequential:
     out_channels = width * block.expansion
     downsample = None
@@ -158,9 +222,16 @@ def _stage(
             nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-    blocks = [block(in_channels, width, stride, downsample, deformable)]
-    blocks += [block(out_channels, width, 1, None, deformable) for _ in range(depth - 1)]
+    blocks = [block(in_channels, width, stride, dilation, downsample, kind)]
+    blocks += [block(out_channels, width, 1, dilation, None, kind) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
+
+
+#: Block and depths of each backbone by name.
+_LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
 
 
 def resnet18(
@@ -170,7 +241,7 @@ def resnet18(
     seed: int = 0,
 ) -> ResNet:
     """Return an 18-layer network of basic blocks."""
-    return _build(BasicBlock, (2, 2, 2, 2), deformable_stages, num_classes, offset_init, seed)
+    return _build("resnet18", deformable_stages, num_classes, offset_init, seed)
 
 
 def resnet50(
@@ -180,21 +251,34 @@ def resnet50(
     seed: int = 0,
 ) -> ResNet:
     """Return a 50-layer network of bottlenecks."""
-    return _build(Bottleneck, (3, 4, 6, 3), deformable_stages, num_classes, offset_init, seed)
+    return _build("resnet50", deformable_stages, num_classes, offset_init, seed)
+
+
+def stages(
+    name: str, deformable_stages: Collection[int] = (), version: Literal[1, 2] = 2, dilated: bool = False
+) -> ResNetStages:
+    """Return the backbone called ``name``, not yet initialised; see :class:`ResNetStages`.
+
+    Raises:
+        InvalidArgumentError: for an unknown name, stage or version.
+    """
+    if name not in _LAYOUTS:
+        raise InvalidArgumentError(describe("backbone", expected=f"one of {', '.join(_LAYOUTS)}", actual=repr(name)))
+    return ResNetStages(*_LAYOUTS[name], deformable_stages, version, dilated)
+
+
+def scale_residuals(network: nn.Module) -> None:
+    """Scale the last normalisation of every block so that the activations of an untrained network are of order one."""
+    for layer in network.modules():
+        if isinstance(layer, BasicBlock | Bottleneck):
+            nn.init.constant_(layer.last_norm.weight, _RESIDUAL_SCALE)
 
 
 def _build(
-    block: type[BasicBlock] | type[Bottleneck],
-    depths: tuple[int, int, int, int],
-    deformable_stages: Collection[int],
-    num_classes: int,
-    offset_init: OffsetInit,
-    seed: int,
+    name: str, deformable_stages: Collection[int], num_classes: int, offset_init: OffsetInit, seed: int
 ) -> ResNet:
     with fixed_seed(seed):
-        network = ResNet(block, depths, deformable_stages, num_classes)
+        network = ResNet(*_LAYOUTS[name], deformable_stages, num_classes)
         initialise(network, offset_init)
-        for layer in network.modules():
-            if isinstance(layer, BasicBlock | Bottleneck):
-                nn.init.constant_(layer.last_norm.weight, _RESIDUAL_SCALE)
+        scale_residuals(network)
     return network

@@ -19,6 +19,8 @@ CHECKOUT = TESTS.parent
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
+pytest_plugins = ["oracle_report"]
+
 _DEFAULT_SEED = 20170317
 
 

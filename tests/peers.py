@@ -1,4 +1,4 @@
-"""Implementations of deformable convolution that this project did not write, and ONNX models to drive them.
+"""Implementations of the operators that this project did not write, and ONNX models to drive them and ours.
 
 Tests write ``import peers``. What each peer can be asked is stated at its function: a case outside that
 range proves nothing about anybody.
@@ -7,11 +7,13 @@ range proves nothing about anybody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import cases
 import numpy as np
-from cases import Array, Case, Inputs
+from cases import Array, Case, Inputs, RoiCase, RoiInputs
+
+AnyInputs = TypeVar("AnyInputs", Inputs, RoiInputs)
 
 #: Newest IR version that every ONNX Runtime from 1.21 on reads.
 IR_VERSION = 10
@@ -35,9 +37,9 @@ def _input_names(case: Case, suffix: str) -> list[str]:
     return names
 
 
-def as_float64(inputs: Inputs) -> Inputs:
+def as_float64(inputs: AnyInputs) -> AnyInputs:
     """The same values in float64."""
-    return Inputs(*(None if a is None else a.astype(np.float64) for a in inputs.in_order()))  # type: ignore[arg-type]
+    return type(inputs)(*(None if a is None else a.astype(np.float64) for a in inputs.in_order()))  # type: ignore[arg-type]
 
 
 def _shapes(case: Case) -> dict[str, tuple[int, ...]]:
@@ -109,9 +111,74 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
-def feed(several: Inputs | Sequence[Inputs]) -> dict[str, Array]:
-    """What the inputs of :func:`model` are to be given."""
-    if isinstance(several, Inputs):
+def _roi_input_names(case: RoiCase, suffix: str) -> list[str]:
+    names = [f"X{suffix}", f"rois{suffix}"]
+    if case.offset:
+        names.append(f"offset{suffix}")
+    elif case.mask:
+        names.append("")  # absent, but not the last
+    if case.mask:
+        names.append(f"mask{suffix}")
+    return names
+
+
+def roi_model(
+    several: RoiCase | Sequence[RoiCase],
+    *,
+    dtype: Any = np.float32,
+    coordinate_dtype: Any = None,
+    static: bool = True,
+    attributes: dict[str, Any] | None = None,
+    opset: int = 22,
+) -> Any:
+    """An ``onnx.ModelProto`` with one ``dcn_deploy::DeformRoIPool2d`` for each case, every tensor a graph input.
+
+    With one case the tensors are called as in the schema (X, rois, offset, mask; Y). With several, those of the
+    i-th have the suffix ``_i``.
+
+    Args:
+        several: one case or several, which share nothing.
+        dtype: element type of X and Y.
+        coordinate_dtype: that of rois, offset and mask (``dtype`` if None), or a mapping with a type for each.
+        static: whether the shapes are written into the graph's inputs; otherwise only the ranks are.
+        attributes: attributes that replace those of the case (None removes one).
+        opset: version of the standard operators.
+    """
+    from onnx import helper
+
+    main = element_type(dtype)
+    types = {name: element_type(each) for name, each in cases.coordinate_dtypes(dtype, coordinate_dtype).items()}
+    types["X"] = main
+    batch = [several] if isinstance(several, RoiCase) else list(several)
+    nodes, graph_inputs, graph_outputs = [], [], []
+    for index, case in enumerate(batch):
+        suffix = "" if isinstance(several, RoiCase) else f"_{index}"
+        wanted = {**case.onnx_attributes, **(attributes or {})}
+        names = _roi_input_names(case, suffix)
+        nodes.append(
+            helper.make_node(
+                "DeformRoIPool2d",
+                names,
+                [f"Y{suffix}"],
+                name=f"{case.name}{suffix}",
+                domain="dcn_deploy",
+                **{key: value for key, value in wanted.items() if value is not None},
+            )
+        )
+        shapes = {"X": case.x_shape, "rois": case.rois_shape, "offset": case.offset_shape, "mask": case.mask_shape}
+        for name, shape in shapes.items():
+            if f"{name}{suffix}" in names:
+                extents: Sequence[int | None] = shape if static else [None] * len(shape)
+                graph_inputs.append(helper.make_tensor_value_info(f"{name}{suffix}", types[name], extents))
+        graph_outputs.append(helper.make_tensor_value_info(f"Y{suffix}", main, [None] * 4))
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("dcn_deploy", 1)]
+    graph = helper.make_graph(nodes, "deformable", graph_inputs, graph_outputs)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def feed(several: Inputs | RoiInputs | Sequence[Inputs | RoiInputs]) -> dict[str, Array]:
+    """What the inputs of :func:`model` or :func:`roi_model` are to be given."""
+    if isinstance(several, Inputs | RoiInputs):
         return several.named()
     return {f"{k}_{i}": v for i, inputs in enumerate(several) for k, v in inputs.named().items()}
 

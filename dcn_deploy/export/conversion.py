@@ -228,6 +228,8 @@ class Converter:
             infer(self.model)
         for node in nodes:
             check_node(node, OPERATORS[node.op_type])
+        for node in nodes:
+            _check_form_exists(view_of(node, OPERATORS[node.op_type]), form)
         return nodes
 
     def _raise_opset(self, needed: int) -> None:
@@ -245,11 +247,7 @@ class Converter:
             schema = OPERATORS[node.op_type]
             view = view_of(node, schema)
             if form == "standard":
-                if schema.standard is None:
-                    raise UnsupportedError(
-                        f"Node '{label(node)}': the ONNX standard has no operator for {schema.op_type}. Use the form "
-                        f"plugin or decomposed."
-                    )
+                assert schema.standard is not None
                 if len({view.dtypes[tensor] for tensor in view.tensors}) == 1:
                     _rename(node, schema.standard.op_type, "")
                     continue
@@ -274,6 +272,23 @@ class Converter:
         import onnx_ir as ir
 
         return list(ir.traversal.RecursiveGraphIterator(self.model.graph))
+
+
+def _check_form_exists(view: NodeView, form: str) -> None:
+    """Raise for a node that has no such form, naming the forms that it has.
+
+    Raises:
+        UnsupportedError: with what to do instead.
+    """
+    obstacle = OPERATOR_EXPORTS[view.schema.op_type].decomposition_obstacle(view)
+    if form == "standard" and view.schema.standard is None:
+        remaining = "plugin" if obstacle else "plugin or decomposed"
+        raise UnsupportedError(
+            f"Node '{view.name}': the ONNX standard has no operator for {view.schema.op_type}. "
+            f"Use the form {remaining}."
+        )
+    if form == "decomposed" and obstacle:
+        raise UnsupportedError(f"Node '{view.name}' cannot be decomposed: {obstacle}")
 
 
 def _is_deformable(node: ir.Node) -> bool:

@@ -38,6 +38,8 @@ def _onnx_schema(operator: OperatorExport) -> onnx.defs.OpSchema:
     optional = definition.FormalParameterOption.Optional
     single = definition.FormalParameterOption.Single
     types = [_ONNX_TYPES[dtype] for dtype in FEATURE_DTYPES]
+    # A type variable for each: one may be float32 while another is half.
+    variables = {name: f"T_{name}" for name in operator.coordinate_inputs}
     result = definition(
         schema.op_type,
         schema.domain,
@@ -46,7 +48,7 @@ def _onnx_schema(operator: OperatorExport) -> onnx.defs.OpSchema:
         inputs=[
             definition.FormalParameter(
                 declared.name,
-                "C" if declared.name in operator.coordinate_inputs else "T",
+                variables.get(declared.name, "T"),
                 param_option=optional if declared.optional else single,
             )
             for declared in schema.inputs
@@ -54,13 +56,13 @@ def _onnx_schema(operator: OperatorExport) -> onnx.defs.OpSchema:
         outputs=[definition.FormalParameter(name, "T") for name in schema.outputs],
         type_constraints=[
             ("T", types, "Features, weights and outputs."),
-            ("C", types, "Coordinates and masks: float32, or the type of the features."),
+            *((variable, types, "float32, or the type of the features.") for variable in variables.values()),
         ],
         attributes=[
             definition.Attribute(
                 attribute.name,
                 getattr(definition.AttrType, _ATTRIBUTE_TYPES[attribute.kind]),
-                required=False,
+                required=attribute.required,
             )
             for attribute in schema.attributes
         ],
@@ -110,11 +112,15 @@ def _view(schema: OperatorSchema, context: Any) -> NodeView:
             )
             dtypes[declared.name] = None
     attributes = {
-        attribute.name: onnx.helper.get_attribute_value(found)
+        attribute.name: _value(onnx.helper.get_attribute_value(found))
         for attribute in schema.attributes
         if (found := context.get_attribute(attribute.name)) is not None
     }
     return NodeView(schema, schema.op_type, tuple(shapes), shapes, dtypes, attributes)
+
+
+def _value(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _extent(dim: Any) -> int | str | None:

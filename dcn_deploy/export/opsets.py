@@ -12,7 +12,7 @@ from dcn_deploy.export.operators.base import NodeView
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: First opset whose Conv (and every other operator that carries features) takes bfloat16.
+#: First opset whose Conv (and every other operator that networks are made of) takes bfloat16.
 BFLOAT16_OPSET = 22
 #: Lowest version that torch's exporter writes. Every runtime of the last years reads it.
 EXPORT_OPSET = 18
@@ -33,7 +33,8 @@ def required(form: str, views: Iterable[NodeView]) -> int:
             since = standard.bfloat16_since_opset if bfloat16 and not mixed else standard.since_opset
             needed = max(needed, since)
         elif form == "decomposed":
-            needed = max(needed, BFLOAT16_OPSET if bfloat16 else operator.decomposed_since_opset)
+            since = operator.decomposed_bfloat16_since_opset if bfloat16 else operator.decomposed_since_opset
+            needed = max(needed, since)
     return needed
 
 

@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dcn_deploy.errors import UnsupportedError, describe
 from dcn_deploy.export import onnx_schema
-from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN, DOMAIN_VERSION, OperatorSchema
+from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, DOMAIN, DOMAIN_VERSION, OperatorSchema
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -76,9 +77,53 @@ def _torchvision_deform_conv2d(
     )
 
 
+def _deform_roi_pool(
+    input: Any,
+    rois: Any,
+    offset: Any,
+    mask: Any,
+    variant: str,
+    output_size: Sequence[int],
+    spatial_scale: float,
+    gamma: float,
+    sampling_ratio: int,
+    sample_per_part: int,
+    group_size: int,
+    part_size: int,
+    output_channels: int,
+) -> Any:
+    """``dcn_deploy::deform_roi_pool``: the node carries the attributes of its own variant only."""
+    if not all(isinstance(extent, int) for extent in output_size):
+        raise UnsupportedError(
+            describe(
+                "output_size of deform_roi_pool",
+                expected="two fixed numbers",
+                actual="a dynamic extent",
+                remedy="It is an attribute of the node: give the numbers to the layer or the function.",
+            )
+        )
+    attributes = {
+        "gamma": gamma,
+        "output_size": list(output_size),
+        "spatial_scale": spatial_scale,
+        "variant": variant,
+    }
+    if variant == "aligned":
+        attributes["sampling_ratio"] = sampling_ratio
+    else:
+        attributes |= {
+            "group_size": group_size,
+            "output_channels": output_channels,
+            "part_size": part_size,
+            "sample_per_part": sample_per_part,
+        }
+    return _node(DEFORM_ROI_POOL2D, [input, rois, offset, mask], attributes)
+
+
 #: By namespace and name of the torch operator. An operator that is not registered in this process is left out.
 _TRANSLATIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("dcn_deploy", "deform_conv2d"): _deform_conv2d,
+    ("dcn_deploy", "deform_roi_pool"): _deform_roi_pool,
     ("torchvision", "deform_conv2d"): _torchvision_deform_conv2d,
 }
 

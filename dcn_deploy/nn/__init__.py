@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dcn_deploy.nn.deform_conv import DeformConv2d as DeformConv2d
     from dcn_deploy.nn.deform_conv import ModulatedDeformConv2d as ModulatedDeformConv2d
+    from dcn_deploy.nn.deform_roi_pool import DeformRoIPool2d as DeformRoIPool2d
+    from dcn_deploy.nn.deform_roi_pool import ModulatedDeformRoIPool2d as ModulatedDeformRoIPool2d
     from dcn_deploy.nn.learning_rates import parameter_groups as parameter_groups
+    from dcn_deploy.nn.offset_branch import PredictsOffsets as PredictsOffsets
 
 _DEFINED_IN = {
     "DeformConv2d": "dcn_deploy.nn.deform_conv",
+    "DeformRoIPool2d": "dcn_deploy.nn.deform_roi_pool",
     "ModulatedDeformConv2d": "dcn_deploy.nn.deform_conv",
+    "ModulatedDeformRoIPool2d": "dcn_deploy.nn.deform_roi_pool",
+    "PredictsOffsets": "dcn_deploy.nn.offset_branch",
     "parameter_groups": "dcn_deploy.nn.learning_rates",
 }
 

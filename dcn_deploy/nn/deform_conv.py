@@ -14,14 +14,9 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
+from dcn_deploy.nn.offset_branch import PredictsOffsets, positive  # noqa: E402
 from dcn_deploy.ops.functional import deform_conv2d  # noqa: E402
 from dcn_deploy.ops.geometry import padding4, pair  # noqa: E402
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgumentError(describe(name, expected="an int of at least 1", actual=repr(value)))
-    return value
 
 
 def _pads(
@@ -44,13 +39,11 @@ def _pads(
     raise InvalidArgumentError(describe("padding", expected="ints, 'same' or 'valid'", actual=repr(padding)))
 
 
-class _PackedDeformConv2d(nn.Module):
+class _PackedDeformConv2d(PredictsOffsets):
     """What both versions share. ``conv_offset`` sees the same window as the layer itself."""
 
     #: channels that the branch predicts for each tap
     _channels_per_tap: ClassVar[int]
-    #: learning rate of the branch relative to that of the other parameters; see ``parameter_groups``
-    offset_lr_mult: ClassVar[float]
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -71,14 +64,14 @@ class _PackedDeformConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels = _positive("in_channels", in_channels)
-        self.out_channels = _positive("out_channels", out_channels)
+        self.in_channels = positive("in_channels", in_channels)
+        self.out_channels = positive("out_channels", out_channels)
         self.kernel_size = pair("kernel_size", kernel_size, 1)
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
         self.padding = _pads(padding, self.kernel_size, self.stride, self.dilation)
-        self.groups = _positive("groups", groups)
-        self.offset_groups = _positive("offset_groups", offset_groups)
+        self.groups = positive("groups", groups)
+        self.offset_groups = positive("offset_groups", offset_groups)
         for name, channels, parts in (
             ("in_channels", in_channels, groups),
             ("out_channels", out_channels, groups),
@@ -113,16 +106,18 @@ class _PackedDeformConv2d(nn.Module):
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
-        nn.init.zeros_(self.conv_offset.weight)
-        assert self.conv_offset.bias is not None
-        nn.init.zeros_(self.conv_offset.bias)
+        self._zero_offset_layers()
+
+    def offset_branches(self) -> tuple[nn.Module, ...]:
+        """Return the convolution that predicts offsets and mask logits."""
+        return (self.conv_offset,)
+
+    def offset_layers(self) -> tuple[nn.Conv2d | nn.Linear, ...]:
+        """Return the same convolution: the branch is one layer."""
+        return (self.conv_offset,)
 
     def _predict(self, input: Tensor) -> Tensor:
-        """Output of the branch: [N, channels_per_tap·offset_groups·kH·kW, Ho, Wo].
-
-        Under autocast it is computed in float32: positions rounded to half precision would be off by up to a quarter
-        of a pixel near column 500.
-        """
+        """Output of the branch: [N, channels_per_tap·offset_groups·kH·kW, Ho, Wo]."""
         top, left, bottom, right = self.padding
 
         def branch(x: Tensor) -> Tensor:
@@ -131,10 +126,7 @@ class _PackedDeformConv2d(nn.Module):
             predicted: Tensor = self.conv_offset(x)
             return predicted
 
-        if torch.is_autocast_enabled(input.device.type):
-            with torch.autocast(input.device.type, enabled=False):
-                return branch(input.to(self.conv_offset.weight.dtype))
-        return branch(input)
+        return self._in_full_precision(branch, input)
 
     def extra_repr(self) -> str:
         """Return the arguments that differ from the defaults, as ``torch.nn.Conv2d`` prints them."""

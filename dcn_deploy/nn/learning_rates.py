@@ -9,7 +9,7 @@ from dcn_deploy._lazy import require
 require("torch", "dcn_deploy.nn")
 from torch import nn  # noqa: E402
 
-from dcn_deploy.nn.deform_conv import _PackedDeformConv2d  # noqa: E402
+from dcn_deploy.nn.offset_branch import PredictsOffsets  # noqa: E402
 
 
 def parameter_groups(
@@ -17,13 +17,14 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split the parameters of a network into groups by learning rate.
 
-    The branches that predict offsets train at a learning rate of their own: the papers use 1× for v1 (Dai et al.
-    2017, section 2.1) and 0.1× for v2 (Zhu et al. 2019, section 4.1).
+    The branches that predict offsets train at a learning rate of their own. For convolutions the papers use 1× in v1
+    (Dai et al. 2017, section 2.1) and 0.1× in v2 (Zhu et al. 2019, section 4.1); for RoI pooling 0.01× in v1 (Dai et
+    al. 2017, section 2.2), while the authors' code of v2 sets no factor.
 
     Args:
         module: any network; its deformable layers are found wherever they are.
         lr: learning rate of all other parameters.
-        offset_lr_mult: factor for all branches; None takes each layer's own (``offset_lr_mult`` of its class).
+        offset_lr_mult: factor for all branches; None takes each layer's own (its ``offset_lr_mult``).
         **options: further entries for every group, e.g. ``weight_decay``.
 
     Returns:
@@ -32,10 +33,10 @@ def parameter_groups(
     """
     multiplier: dict[int, float] = {}
     for layer in module.modules():
-        if isinstance(layer, _PackedDeformConv2d):
+        if isinstance(layer, PredictsOffsets):
             factor = layer.offset_lr_mult if offset_lr_mult is None else offset_lr_mult
-            for parameter in layer.conv_offset.parameters():
-                multiplier[id(parameter)] = factor
+            for branch in layer.offset_branches():
+                multiplier.update((id(parameter), factor) for parameter in branch.parameters())
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for parameter in module.parameters():
         if parameter.requires_grad:

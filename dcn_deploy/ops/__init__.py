@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dcn_deploy.ops.functional import deform_conv2d as deform_conv2d
+    from dcn_deploy.ops.functional import deform_roi_pool as deform_roi_pool
 
-_DEFINED_IN = {"deform_conv2d": "dcn_deploy.ops.functional"}
+_DEFINED_IN = {"deform_conv2d": "dcn_deploy.ops.functional", "deform_roi_pool": "dcn_deploy.ops.functional"}
 _SUBMODULES = ("functional", "geometry", "reference", "schema")
 
 

@@ -14,56 +14,19 @@ require("torch", "dcn_deploy.ops")
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from dcn_deploy.errors import DtypeError, InvalidArgumentError, describe  # noqa: E402
+from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_torchvision as compiled  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_vectorized as vectorized  # noqa: E402
+from dcn_deploy.ops.autocast import register_autocast  # noqa: E402
+from dcn_deploy.ops.checks import (  # noqa: E402
+    check_coordinate_dtypes,
+    check_extent,
+    check_feature_dtypes,
+    check_layout,
+    known,
+)
 from dcn_deploy.ops.geometry import Geometry, output_size  # noqa: E402
 from dcn_deploy.schema import DEFORM_CONV2D  # noqa: E402
-
-_FEATURE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-
-def _known(*sizes: int) -> bool:
-    """Whether all sizes are plain numbers; comparing symbolic ones would specialise an export."""
-    return not any(isinstance(size, torch.SymInt) for size in sizes)
-
-
-def _check_extent(what: str, actual: int, expected: int, meaning: str, remedy: str = "") -> None:
-    if _known(actual, expected) and actual != expected:
-        raise InvalidArgumentError(
-            describe(what, expected=f"{meaning} = {expected}", actual=str(actual), remedy=remedy)
-        )
-
-
-def _check_dtypes(input: Tensor, weight: Tensor, offset: Tensor, bias: Tensor | None, mask: Tensor | None) -> None:
-    if input.dtype not in _FEATURE_DTYPES:
-        raise DtypeError(
-            describe(
-                "input.dtype",
-                expected=f"one of {', '.join(map(str, _FEATURE_DTYPES))}",
-                actual=str(input.dtype),
-            )
-        )
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.dtype != input.dtype:
-            raise DtypeError(
-                describe(
-                    f"{name}.dtype",
-                    expected=f"that of input ({input.dtype})",
-                    actual=str(tensor.dtype),
-                    remedy=f"Convert one of the two, e.g. {name}.to(input.dtype).",
-                )
-            )
-    for name, tensor in (("offset", offset), ("mask", mask)):
-        if tensor is not None and tensor.dtype not in (input.dtype, torch.float32):
-            raise DtypeError(
-                describe(
-                    f"{name}.dtype",
-                    expected=f"torch.float32 or that of input ({input.dtype})",
-                    actual=str(tensor.dtype),
-                    remedy="float32 is recommended whatever the features are.",
-                )
-            )
 
 
 def _check_and_infer(
@@ -82,22 +45,11 @@ def _check_and_infer(
 
     Symbolic sizes are compared only where both sides are plain numbers; the rest is checked when the operator runs.
     """
-    _check_dtypes(input, weight, offset, bias, mask)
-    for name, tensor, rank in (
-        ("input", input, 4),
-        ("weight", weight, 4),
-        ("offset", offset, 4),
-        ("bias", bias, 1),
-        ("mask", mask, 4),
-    ):
-        if tensor is not None and tensor.dim() != rank:
-            raise InvalidArgumentError(
-                describe(f"{name}.shape", expected=f"{rank} dimension(s)", actual=str(list(tensor.shape)))
-            )
-        if tensor is not None and tensor.device != input.device:
-            raise InvalidArgumentError(
-                describe(f"{name}.device", expected=f"that of input ({input.device})", actual=str(tensor.device))
-            )
+    check_feature_dtypes(input, (("weight", weight), ("bias", bias)))
+    check_coordinate_dtypes(input, (("offset", offset), ("mask", mask)))
+    check_layout(
+        input, (("input", input, 4), ("weight", weight, 4), ("offset", offset, 4), ("bias", bias, 1), ("mask", mask, 4))
+    )
     for name, values, length, minimum in (
         ("stride", stride, 2, 1),
         ("pads", pads, 4, 0),
@@ -116,9 +68,9 @@ def _check_and_infer(
         ("input channels", c),
         ("M", m),
     ):
-        if _known(extent) and extent < 1:
+        if known(extent) and extent < 1:
             raise InvalidArgumentError(describe(name, expected="at least 1", actual=str(extent)))
-    if _known(h, w) and (h < 1 or w < 1):
+    if known(h, w) and (h < 1 or w < 1):
         raise InvalidArgumentError(
             describe("input.shape", expected="a map of at least 1×1 pixel", actual=str(list(input.shape)))
         )
@@ -127,7 +79,7 @@ def _check_and_infer(
         ("group", m, group),
         ("offset_group", c, offset_group),
     ):
-        if _known(total) and total % parts:
+        if known(total) and total % parts:
             raise InvalidArgumentError(
                 describe(
                     name,
@@ -135,10 +87,10 @@ def _check_and_infer(
                     actual=str(parts),
                 )
             )
-    _check_extent("weight.shape[1]", c_per_group, c // group, "C/group")
+    check_extent("weight.shape[1]", c_per_group, c // group, "C/group")
     out_h = output_size(h, pads[0], pads[2], dilation[0], kernel_h, stride[0])
     out_w = output_size(w, pads[1], pads[3], dilation[1], kernel_w, stride[1])
-    if _known(out_h, out_w) and (out_h < 1 or out_w < 1):
+    if known(out_h, out_w) and (out_h < 1 or out_w < 1):
         raise InvalidArgumentError(
             describe(
                 "output size",
@@ -149,17 +101,17 @@ def _check_and_infer(
         )
     remedy = "It comes from a convolution with the same kernel, stride, padding and dilation."
     taps = offset_group * kernel_h * kernel_w
-    _check_extent("offset.shape[0]", offset.shape[0], n, "N")
-    _check_extent("offset.shape[1]", offset.shape[1], 2 * taps, "2·offset_group·kH·kW")
-    _check_extent("offset.shape[2]", offset.shape[2], out_h, "Ho", remedy)
-    _check_extent("offset.shape[3]", offset.shape[3], out_w, "Wo", remedy)
+    check_extent("offset.shape[0]", offset.shape[0], n, "N")
+    check_extent("offset.shape[1]", offset.shape[1], 2 * taps, "2·offset_group·kH·kW")
+    check_extent("offset.shape[2]", offset.shape[2], out_h, "Ho", remedy)
+    check_extent("offset.shape[3]", offset.shape[3], out_w, "Wo", remedy)
     if mask is not None:
-        _check_extent("mask.shape[0]", mask.shape[0], n, "N")
-        _check_extent("mask.shape[1]", mask.shape[1], taps, "offset_group·kH·kW")
-        _check_extent("mask.shape[2]", mask.shape[2], out_h, "Ho", remedy)
-        _check_extent("mask.shape[3]", mask.shape[3], out_w, "Wo", remedy)
+        check_extent("mask.shape[0]", mask.shape[0], n, "N")
+        check_extent("mask.shape[1]", mask.shape[1], taps, "offset_group·kH·kW")
+        check_extent("mask.shape[2]", mask.shape[2], out_h, "Ho", remedy)
+        check_extent("mask.shape[3]", mask.shape[3], out_w, "Wo", remedy)
     if bias is not None:
-        _check_extent("bias.shape[0]", bias.shape[0], m, "M")
+        check_extent("bias.shape[0]", bias.shape[0], m, "M")
     return n, m, out_h, out_w
 
 
@@ -269,47 +221,4 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
 
 
 deform_conv2d.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _autocast(device_type: str) -> Any:
-    """Kernel for torch.autocast: features and weights go to its type; offset and mask stay as they are.
-
-    Casting them along, as autocast does by default, would put sampling coordinates on a half-precision grid: a
-    quarter of a pixel near column 500.
-    """
-
-    def kernel(
-        input: Tensor,
-        weight: Tensor,
-        offset: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        *geometry: Any,
-    ) -> Tensor:
-        dtype = torch.get_autocast_dtype(device_type)
-
-        def features(tensor: Tensor | None) -> Tensor | None:
-            eligible = tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
-            return tensor.to(dtype) if tensor is not None and eligible else tensor
-
-        def coordinates(tensor: Tensor | None) -> Tensor | None:
-            foreign = tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16)
-            return tensor.float() if tensor is not None and foreign and tensor.dtype != dtype else tensor
-
-        with torch.autocast(device_type, enabled=False):
-            output: Tensor = torch.ops.dcn_deploy.deform_conv2d(
-                features(input),
-                features(weight),
-                coordinates(offset),
-                features(bias),
-                coordinates(mask),
-                *geometry,
-            )
-            return output
-
-    return kernel
-
-
-_AUTOCAST = torch.library.Library("dcn_deploy", "FRAGMENT")  # type: ignore[no-untyped-call]
-for _device_type, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
-    _AUTOCAST.impl("deform_conv2d", _autocast(_device_type), _key)  # type: ignore[no-untyped-call]
+register_autocast(DEFORM_CONV2D.torch_name, features=(0, 1, 3), coordinates=(2, 4))

@@ -19,9 +19,9 @@ from dcn_deploy._lazy import require
 
 require("torch", "dcn_deploy.ops")
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from dcn_deploy.ops.bags import bag, bag_transposed, compute_dtype  # noqa: E402
 from dcn_deploy.ops.geometry import Geometry  # noqa: E402
 
 #: Elements of the column that are held at once: 128 MiB in float32.
@@ -53,10 +53,6 @@ class _Sampling:
     def weights(self) -> Tensor:
         """Return the entries of S, [rows, 4]."""
         return self.bilinear if self.mask is None else self.bilinear * self.mask[:, None]
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _rows(tensor: Tensor, offset_group: int, taps: int, last: int) -> Tensor:
@@ -128,21 +124,6 @@ def _sampling(
     return _Sampling(index, bilinear, ly, lx, valid, modulation)
 
 
-def _bag(rows: Tensor, table: Tensor, weights: Tensor) -> Tensor:
-    """S · table: [rows, channels]."""
-    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
-
-
-def _bag_transposed(index: Tensor, weights: Tensor, grad: Tensor, table_rows: int) -> Tensor:
-    """Sᵀ · grad: [table_rows, channels], summed in a fixed order."""
-    flat = index.reshape(-1)
-    target, order = torch.sort(flat, stable=True)
-    starts = torch.searchsorted(target, torch.arange(table_rows, device=flat.device))
-    return F.embedding_bag(
-        order // index.shape[1], grad, starts, mode="sum", per_sample_weights=weights.reshape(-1)[order]
-    )
-
-
 def _image_chunks(n: int, column_per_image: int) -> Iterator[slice]:
     step = max(1, _COLUMN_BUDGET // max(1, column_per_image))
     for begin in range(0, n, step):
@@ -177,7 +158,7 @@ def forward(
     out_h, out_w = offset.shape[2:]
     taps, pixels = kernel_h * kernel_w, out_h * out_w
     group, offset_group = geometry.group, geometry.offset_group
-    dtype = _compute_dtype(input.dtype)
+    dtype = compute_dtype(input.dtype)
     output = input.new_empty((n, m, out_h, out_w))
     flat_weight = weight.to(dtype)
     flat_weight = _fast_weight(flat_weight, offset_group) if group == 1 else flat_weight.reshape(group, m // group, -1)
@@ -192,7 +173,7 @@ def forward(
             geometry,
             dtype,
         )
-        column = _bag(s.index, _feature_table(x, offset_group, dtype), s.weights())
+        column = bag(s.index, _feature_table(x, offset_group, dtype), s.weights())
         if group == 1:
             product = flat_weight @ column.view(count, pixels, -1).transpose(1, 2)
         else:
@@ -220,7 +201,7 @@ def backward(
     out_h, out_w = offset.shape[2:]
     taps, pixels = kernel_h * kernel_w, out_h * out_w
     group, offset_group = geometry.group, geometry.offset_group
-    dtype = _compute_dtype(input.dtype)
+    dtype = compute_dtype(input.dtype)
     want_input, want_weight, want_offset, want_mask = wanted
 
     def gradient(wanted: bool, like: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
@@ -248,7 +229,7 @@ def backward(
         grad = grad_output[images].to(dtype).reshape(count, group, m // group, pixels)
         grad = grad.permute(1, 0, 3, 2).reshape(group, count * pixels, m // group)
         if want_weight:
-            column = _bag(s.index, table, s.weights())
+            column = bag(s.index, table, s.weights())
             grouped = _grouped_column(column, count, pixels, offset_group, taps, group)
             grad_weight += torch.bmm(grad.transpose(1, 2), grouped).view(weight.shape)
         if not (want_input or want_offset or want_mask):
@@ -257,7 +238,7 @@ def backward(
         grad_column = grad_column.reshape(-1, offset_group, channels // offset_group, taps)
         grad_column = grad_column.transpose(2, 3).reshape(-1, channels // offset_group)
         if want_input:
-            rows = _bag_transposed(s.index, s.weights(), grad_column, table.shape[0])[:-1]
+            rows = bag_transposed(s.index, s.weights(), grad_column, table.shape[0])[:-1]
             as_image = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
             grad_input[images] = as_image.to(input.dtype)
         if want_offset or want_mask:

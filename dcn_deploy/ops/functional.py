@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dcn_deploy._lazy import require
 
 require("torch", "dcn_deploy.ops")
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_torch as _deform_conv2d_torch  # noqa: E402, F401  (registers the operator)
+from dcn_deploy.ops import deform_roi_pool_torch as _deform_roi_pool_torch  # noqa: E402, F401  (registers the operator)
 from dcn_deploy.ops.geometry import padding4, pair  # noqa: E402
 
 
@@ -99,5 +101,99 @@ def deform_conv2d(
         pair("dilation", dilation, 1),
         group,
         offset.shape[1] // taps,
+    )
+    return output
+
+
+def _as_in_a_file(value: float) -> float:
+    """Round to float32, as an ONNX file stores a number, so that PyTorch and the file mean the same one."""
+    return float(np.float32(value))
+
+
+def deform_roi_pool(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    variant: str = "aligned",
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    gamma: float = 0.1,
+    sampling_ratio: int = 0,
+    sample_per_part: int = 4,
+    group_size: int = 1,
+    part_size: int | None = None,
+    output_channels: int | None = None,
+) -> Tensor:
+    """Deformable RoI pooling: v1 (Dai et al. 2017, section 2.2), and v2 (Zhu et al. 2019, section 3.2) with a mask.
+
+    A bin's value is the mean of a grid of bilinear samples, times the mask of its part and class. The samples are
+    shifted by gamma · (δx · RoI width, δy · RoI height), (δx, δy) the offset of the bin's part and class.
+
+    ``"aligned"`` is the operator of mmcv, RoIAlign with offsets: no coordinate is rounded, each bin has an offset of
+    its own, and samples more than one pixel outside the map are zeros. ``"psroi"`` is that of the v1 paper's code: RoI
+    ends are rounded, samples outside the map are left out of the mean, and output channel c of a bin reads only channel
+    (c·group_size + g_h)·group_size + g_w of the input. With group_size 1 it is plain RoI pooling, with 7 the
+    position-sensitive pooling of R-FCN. docs/operators.md has the formulas.
+
+    Positions are computed in float64, bilinear weights and sums in float32 for half-precision features (float64 for
+    float64), so ``rois``, ``offset`` and ``mask`` may stay float32 while the features are half: the recommended mixed
+    mode.
+
+    Args:
+        input: features [N, C, H, W]; float16, bfloat16, float32 or float64.
+        rois: [R, 5], (batch index, x1, y1, x2, y2), the corners in image pixels; float32 or the type of ``input``. R
+            may be 0.
+        offset: ``"aligned"`` [R, 2, pH, pW]; ``"psroi"`` [R, 2·classes, part, part]; x first, times gamma in units of
+            the RoI's own size. float32 or the type of ``input``; None for all zeros.
+        mask: ``"aligned"`` [R, 1, pH, pW]; ``"psroi"`` [R, classes, part, part] (after the sigmoid, which is not part
+            of the operator). float32 or the type of ``input``; None for all ones.
+        variant: ``"aligned"`` or ``"psroi"``.
+        output_size: int or (height, width): (pH, pW).
+        spatial_scale: map pixels for each image pixel; rounded to float32.
+        gamma: factor of the offsets; rounded to float32.
+        sampling_ratio: of ``"aligned"``: samples of a bin along each axis; 0 for ceil(RoI size / pooled size).
+        sample_per_part: of ``"psroi"``: samples of a bin along each axis.
+        group_size: of ``"psroi"``: channel groups along each axis.
+        part_size: of ``"psroi"``: parts along each axis; None for the extent of offset or mask.
+        output_channels: Cout, which follows from C; None not to check it.
+
+    Returns:
+        [R, Cout, pH, pW] of the type of ``input``; Cout is C, or C/group_size² for ``"psroi"``. A RoI with a coordinate
+        that is not finite, and a sample moved to such a place, count as outside the map. Gradients exist for input,
+        offset and mask; that of the offset is the derivative of the samples as they are moved onto the map, so 0 along
+        an axis on which a sample was moved to the edge, and forward-sided at integer coordinates.
+
+    Raises:
+        InvalidArgumentError: for shapes and attributes that do not fit together; on a CPU also for a batch index
+            outside [0, N), of which other devices make zeros.
+        DtypeError: for element types that do not go together.
+    """
+    parts = 0
+    if variant != "aligned":
+        given = offset if offset is not None else mask
+        parts = part_size or 0
+        if parts == 0 and given is not None and given.dim() == 4:
+            parts = given.shape[2]
+    elif part_size is not None and part_size < 0:
+        parts = part_size
+    channels = output_channels or 0
+    if channels == 0 and input.dim() == 4 and group_size >= 1:
+        channels = input.shape[1] // (1 if variant == "aligned" else group_size**2)
+    output: Tensor = torch.ops.dcn_deploy.deform_roi_pool(
+        input,
+        rois,
+        offset,
+        mask,
+        variant,
+        pair("output_size", output_size, 1),
+        _as_in_a_file(spatial_scale),
+        _as_in_a_file(gamma),
+        sampling_ratio,
+        sample_per_part,
+        group_size,
+        parts,
+        channels,
     )
     return output

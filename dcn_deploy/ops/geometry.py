@@ -1,4 +1,4 @@
-"""Sizes, strides and pads of a convolution: plain integer arithmetic, also on symbolic sizes.
+"""Sizes, strides and pads of a convolution, attributes of a pooling: plain integer arithmetic, also on symbolic sizes.
 
 Order is height before width everywhere.
 """
@@ -21,6 +21,24 @@ class Geometry:
     dilation: list[int]
     group: int
     offset_group: int
+
+
+@dataclass(frozen=True)
+class RoiPooling:
+    """The attributes of RoI pooling that matter once its tensors are known to fit; ``output_size`` is (pH, pW)."""
+
+    variant: str
+    output_size: tuple[int, int]
+    spatial_scale: float
+    gamma: float
+    sampling_ratio: int
+    sample_per_part: int
+    group_size: int
+
+    @property
+    def fixed_grid(self) -> int:
+        """Samples of a bin along each axis; 0 where they depend on the size of the RoI."""
+        return self.sampling_ratio if self.variant == "aligned" else self.sample_per_part
 
 
 def output_size(size: int, pad_begin: int, pad_end: int, dilation: int, kernel: int, stride: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,7 @@ from dcn_deploy.runtime.base import ModelRunner
 from dcn_deploy.runtime.feed import check_feed
 from dcn_deploy.runtime.float64 import to_float64
 from dcn_deploy.runtime.runner import RunnerOptions, TensorSpec
-from dcn_deploy.schema import DEFORM_CONV2D, OperatorSchema
+from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, OPERATORS, OperatorSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,8 @@ class ReferenceRunner(ModelRunner):
     """Runs an ONNX file in the evaluator of the ``onnx`` package, with all tensors in float64.
 
     Where the evaluator rounds to float32 inside or fails on a boundary case, an operator of ours takes its
-    place: both deformable convolutions (``DeformConv2d`` and the standard ``DeformConv``) and the two-dimensional
-    ``GridSample`` of the decomposed form. It is slow, and every feed is taken in the model's element type or in
+    place: this project's operators, the standard ``DeformConv``, and the two-dimensional ``GridSample`` of the
+    decomposed form. It is slow, and every feed is taken in the model's element type or in
     float64; outputs that would be floating-point are float64.
     """
 
@@ -108,20 +109,30 @@ class ReferenceRunner(ModelRunner):
         return guarded
 
 
+@dataclass(frozen=True)
+class _Function:
+    """The function of ``dcn_deploy.ops.reference`` that an operator is.
+
+    Attributes:
+        name: its name; it takes the operator's inputs in their order, and the attributes as keywords.
+        left_out: attributes that it does not take, since they follow from the inputs' shapes.
+    """
+
+    name: str
+    left_out: frozenset[str] = frozenset()
+
+
+_FUNCTIONS = {
+    DEFORM_CONV2D.op_type: _Function("deform_conv2d", left_out=frozenset({"kernel_shape"})),
+    DEFORM_ROI_POOL2D.op_type: _Function("deform_roi_pool"),
+}
+
+
 def _operators() -> list[type]:
     """Return the operators that take the place of the evaluator's own, as its ``new_ops``."""
+    import numpy as np
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops.op_grid_sample import GridSample as EvaluatorGridSample
-
-    class DeformableConvolution(OpRun):
-        def _run(
-            self, X: Any, W: Any, offset: Any, B: Any = None, mask: Any = None, **attributes: Any
-        ) -> tuple[np.ndarray[Any, Any]]:
-            from dcn_deploy.ops import reference
-
-            values = {name: attributes.get(name) for name in _ATTRIBUTES}
-            given = {name: value for name, value in values.items() if value is not None}
-            return (reference.deform_conv2d(X, W, offset, B, mask, **given),)
 
     class GridSample(EvaluatorGridSample):
         def _run(
@@ -134,19 +145,30 @@ def _operators() -> list[type]:
             return result
 
     def named(schema: OperatorSchema, op_type: str, domain: str) -> type:
+        function = _FUNCTIONS[schema.op_type]
+        taken = [attribute.name for attribute in schema.attributes if attribute.name not in function.left_out]
+        # A file holds a float attribute in float32, and so do the runtimes its default.
+        defaults = {
+            attribute.name: float(np.float32(attribute.default))
+            for attribute in schema.attributes
+            if isinstance(attribute.default, float)
+        }
+
+        def run(_: Any, *inputs: Any, **attributes: Any) -> tuple[np.ndarray[Any, Any]]:
+            from dcn_deploy.ops import reference
+
+            given = {name: attributes[name] for name in taken if attributes.get(name) is not None}
+            # The evaluator's np.float32 would draw every product with a Python number down to float32.
+            given = {name: float(value) if isinstance(value, np.floating) else value for name, value in given.items()}
+            given = {**defaults, **given}
+            return (getattr(reference, function.name)(*inputs, **given),)
+
         # The evaluator finds an operator by the name of its class.
-        return type(op_type, (DeformableConvolution,), {"op_domain": domain, "__doc__": schema.op_type})
+        return type(op_type, (OpRun,), {"op_domain": domain, "__doc__": schema.op_type, "_run": run})
 
-    assert DEFORM_CONV2D.standard is not None
-    return [
-        named(DEFORM_CONV2D, DEFORM_CONV2D.op_type, DEFORM_CONV2D.domain),
-        named(DEFORM_CONV2D, DEFORM_CONV2D.standard.op_type, ""),
-        GridSample,
-    ]
-
-
-# kernel_shape follows from the weight.
-_ATTRIBUTES = tuple(attribute.name for attribute in DEFORM_CONV2D.attributes if attribute.name != "kernel_shape")
+    ours = [named(schema, schema.op_type, schema.domain) for schema in OPERATORS.values()]
+    standard = [named(schema, schema.standard.op_type, "") for schema in OPERATORS.values() if schema.standard]
+    return [*ours, *standard, GridSample]
 
 
 def grid_sample_2d(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dcn_deploy.boxes import Boxes
 from dcn_deploy.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ class TensorSpec:
 
     ``shape`` holds an int for a fixed extent, a str for a named dynamic one, None for an unknown one;
     it is itself None where even the rank is unknown. ``dtype`` is a NumPy dtype (``ml_dtypes.bfloat16``
-    for bfloat16), None where the model leaves it open, as a PyTorch network does.
+    for bfloat16), None where the model leaves it open, as a PyTorch network does. ``boxes`` says what the
+    regions of interest in an input must fit, where somebody found out that it holds some.
     """
 
     name: str
     dtype: np.dtype[Any] | None
     shape: tuple[int | str | None, ...] | None
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True)

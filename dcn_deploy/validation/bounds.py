@@ -1,17 +1,22 @@
 """The error that each tensor of an ONNX graph may have, from the table of tolerances.
 
 Walks the graph once. Every node with a sum of products, and every node that samples, is a layer with the limit of
-its row; the limit of a tensor follows from the layers before it by the rule for networks.
+its row; the limit of a tensor follows from the layers before it by the rule for networks. The nodes of a decomposed
+RoI pooling are one layer together, which its last node stands for: single ones have results that jump (the number of a
+pixel, say), so that no figure bounds their errors. The decomposed convolution samples with one ``GridSample``, a layer
+like others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dcn_deploy.validation.tolerances import DENSE, lookup, network_limit, offset_error
+from dcn_deploy.schema import DEFORM_ROI_POOL2D
+from dcn_deploy.validation.expansions import Expanded, expanded_operators
+from dcn_deploy.validation.tolerances import DECOMPOSED_ROI_POOL, DENSE, lookup, network_limit, offset_error
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 _DENSE = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 #: Operators that sample a map at real coordinates: rows of their own.
 #: Their values: the input that says where.
-_SAMPLING = {"DeformConv": 2, "DeformConv2d": 2, "GridSample": 1}
+_SAMPLING = {"DeformConv": 2, "DeformConv2d": 2, "DeformRoIPool2d": 2, "GridSample": 1}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Layer:
     """One node that the limit of what follows depends on.
 
     Attributes:
-        operator: op_type, or ``"dense"``.
+        operator: op_type, or a name that the table has for several: ``"dense"``, RoI pooling in decomposed form.
         dtype: element type that it stores.
         extent: (H, W) of the map that it samples; None if it samples none.
         offset_dtype: element type that the branch stores which predicts where it samples; None if the positions
@@ -59,6 +64,10 @@ class Bounds:
         model: the graph. Its weights are not looked at, so external data need not be loaded.
         largest_map: (H, W) to assume for a sampled map whose extents the file leaves open; None takes the
             largest height and width among the graph's inputs of rank 4 that are fixed.
+
+    Attributes:
+        layers: in the order of the graph.
+        inner: tensors inside a decomposed RoI pooling, which have no limit of their own.
     """
 
     def __init__(self, model: onnx.ModelProto, largest_map: tuple[int, int] | None = None) -> None:
@@ -66,6 +75,9 @@ class Bounds:
         self._shapes = _Types(graph)
         self.largest_map = largest_map or self._shapes.largest_map(value.name for value in graph.input)
         self.layers: list[Layer] = []
+        pools = [each for each in expanded_operators(graph.node) if each.op_type == DEFORM_ROI_POOL2D.op_type]
+        self._pools = {each.output: each for each in pools}
+        self.inner: frozenset[str] = frozenset[str]().union(*(each.inner for each in pools))
         # A set of layers is an integer with one bit a layer: union is one machine operation a word.
         self._behind: dict[str, int] = {}
         for node in graph.node:
@@ -106,16 +118,28 @@ class Bounds:
 
     def _offset_dtype(self, node: onnx.NodeProto) -> str | None:
         """Return what the last layer before a node's offset stores; None if nothing computed it."""
-        place = _SAMPLING.get(node.op_type)
-        if place is None or place >= len(node.input):
-            return None
-        mask = self._behind.get(node.input[place], 0)
+        pool = self._pools.get(node.output[0])
+        if pool is not None:
+            offset = pool.inputs.get("offset", "")
+        else:
+            place = _SAMPLING.get(node.op_type, len(node.input))
+            offset = node.input[place] if place < len(node.input) else ""
+        mask = self._behind.get(offset, 0)
         return self.layers[mask.bit_length() - 1].dtype if mask else None
 
     def _layer(self, node: onnx.NodeProto) -> Layer | None:
+        if node.output[0] in self.inner:
+            return None
+        if node.output[0] in self._pools:
+            return self._decomposed(self._pools[node.output[0]])
         if node.op_type in _SAMPLING:
             return Layer(node.op_type, self._dtype(node), self._shapes.extent(node.input[0]) or self.largest_map)
         return Layer(DENSE, self._dtype(node), None) if node.op_type in _DENSE else None
+
+    def _decomposed(self, pool: Expanded) -> Layer:
+        dtype = pool.dtypes.get("X") or self._shapes.dtypes.get(pool.output, self._shapes.default_dtype)
+        extent = self._shapes.extent(pool.inputs.get("X", "")) or fixed_extent(pool.shapes.get("X"))
+        return Layer(DECOMPOSED_ROI_POOL, dtype, extent or self.largest_map)
 
     def _dtype(self, node: onnx.NodeProto) -> str:
         for name in (*node.input[:2], *node.output):
@@ -155,10 +179,7 @@ class _Types:
 
     def extent(self, name: str) -> tuple[int, int] | None:
         """Return the fixed (H, W) of a tensor of rank 4."""
-        shape = self.shapes.get(name)
-        if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
-            return None
-        return (shape[2], shape[3])
+        return fixed_extent(self.shapes.get(name))
 
     def largest_map(self, names: Iterable[str]) -> tuple[int, int] | None:
         """Return the largest fixed height and the largest fixed width among tensors of rank 4."""
@@ -166,6 +187,14 @@ class _Types:
         if not extents:
             return None
         return (max(height for height, _ in extents), max(width for _, width in extents))
+
+
+def fixed_extent(shape: Sequence[int | str | None] | None) -> tuple[int, int] | None:
+    """Return (H, W) of a shape of rank 4 where both are numbers."""
+    if shape is None or len(shape) != 4:
+        return None
+    height, width = shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def largest_map_of(shapes: Iterable[tuple[int, ...]]) -> tuple[int, int] | None:

@@ -153,9 +153,10 @@ def validate_file(
 
 def _interface(model: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
     from dcn_deploy.runtime import onnx_model
+    from dcn_deploy.validation.roi_inputs import with_boxes
 
     proto = onnx_model.load(model, "validation", external_data=False)
-    return onnx_model.input_specs(proto), tuple(value.name for value in proto.graph.output)
+    return with_boxes(onnx_model.input_specs(proto), proto), tuple(value.name for value in proto.graph.output)
 
 
 def _feeds(oracle: Oracle, make_feeds: MakeFeeds | None, specs: Sequence[TensorSpec], outputs: Sequence[str]) -> Feeds:

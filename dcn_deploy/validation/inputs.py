@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcn_deploy import _lazy
+from dcn_deploy.boxes import DEFAULT_COUNT
 from dcn_deploy.errors import DtypeError, InvalidArgumentError, describe
 from dcn_deploy.validation.comparison import Array, element_kind
 
@@ -184,17 +185,20 @@ def generated(
     shapes: Mapping[str, Sequence[int]] | None = None,
     integers: tuple[int, int] = (0, 10),
 ) -> Feeds:
-    """Return feeds of random numbers: standard normal for floating-point inputs.
+    """Return feeds of random numbers: standard normal for floating-point inputs, boxes for regions of interest.
 
-    Sample i depends on the seed, i, the input's position and its shape alone, not on how many samples are made.
+    Sample i depends on the seed, i, the input's position and its shape alone (boxes also on the shape of what they lie
+    in), not on how many samples are made.
 
     Args:
-        specs: the model's inputs, with element types.
+        specs: the model's inputs, with element types. Those that hold regions of interest say so, see
+            :func:`dcn_deploy.validation.roi_inputs.with_boxes`.
         count: number of feeds.
         seed: of the generator.
         shapes: shape by input name, for inputs with free axes. A free axis without one becomes 1 if it is the
             first (:data:`DEFAULT_BATCH`), 224 if it is height or width of a rank-4 input
-            (:data:`DEFAULT_SPATIAL`), else 16 (:data:`DEFAULT_EXTENT`); axes of one symbolic name agree.
+            (:data:`DEFAULT_SPATIAL`), else 16 (:data:`DEFAULT_EXTENT`), as is the number of regions of interest; axes
+            of one symbolic name agree.
         integers: half-open range of integer inputs; booleans are fair coins.
 
     Raises:
@@ -216,6 +220,8 @@ def generated(
                     remedy="Give the inputs in an .npz file.",
                 )
             )
+        if spec.boxes is not None:
+            spec.boxes.check(spec.name, resolved[spec.name])
 
     def make(index: int) -> Feed:
         arrays = {}
@@ -224,8 +230,10 @@ def generated(
             random = np.random.default_rng([seed, index, position])
             kind = element_kind(spec.dtype)
             shape = resolved[spec.name]
-            if kind == "float":
-                array: Array = random.standard_normal(shape)
+            if spec.boxes is not None:
+                array: Array = spec.boxes.draw(random, shape, resolved, integer=kind != "float")
+            elif kind == "float":
+                array = random.standard_normal(shape)
             elif kind == "integer":
                 array = random.integers(*integers, size=shape)
             else:
@@ -233,7 +241,11 @@ def generated(
             arrays[spec.name] = np.asarray(array).astype(spec.dtype)
         return Feed(f"sample {index} of seed {seed}", arrays)
 
-    sizes = ", ".join(f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in resolved.items())
+    sizes = ", ".join(
+        f"{spec.name} {'×'.join(map(str, resolved[spec.name])) or 'scalar'}"
+        + (f": {spec.boxes.text}" if spec.boxes is not None else "")
+        for spec in specs
+    )
     return Feeds(f"{count} generated sample{'s' * (count > 1)}, seed {seed} ({sizes})", count, make)
 
 
@@ -291,13 +303,16 @@ def resolve_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[in
         resolved[spec.name] = tuple(
             extent
             if isinstance(extent, int)
-            else symbols.setdefault(extent if extent else f"\0{spec.name}.{axis}", _default(axis, len(spec.shape)))
+            else symbols.setdefault(extent if extent else f"\0{spec.name}.{axis}", _default(axis, spec))
             for axis, extent in enumerate(spec.shape)
         )
     return resolved
 
 
-def _default(axis: int, rank: int) -> int:
+def _default(axis: int, spec: TensorSpec) -> int:
+    rank = len(spec.shape or ())
+    if spec.boxes is not None:
+        return DEFAULT_COUNT if axis == max(rank - 2, 0) else DEFAULT_BATCH
     if axis == 0:
         return DEFAULT_BATCH
     return DEFAULT_SPATIAL if rank == 4 and axis >= 2 else DEFAULT_EXTENT

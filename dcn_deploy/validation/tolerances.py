@@ -18,9 +18,22 @@ those of the normalised grid, in units of ε·W/2: the product with 2/(W−1), t
 
     limit = relative_rms + √(coordinate_roundings) · c(H, W)
 
+RoI pooling answers likewise. The samples of a bin are averaged, and so are their slopes, which fall faster with the
+number of pixels in the bin than the mean itself; the rounding of a box is the same for all of them. So c(H, W) bounds
+a bin as it bounds a sample. The operator itself has its positions in float64. Its decomposed form has them in float32,
+start + p·bin + γ·δ·size + (i + ½)·bin/g. Roundings that are as large as a coordinate's are those of the corners'
+products with the scale and their subtractions of ½ (the position lies between the corners: the squares of two), of the
+size, of its division and of its product with p, and of the three sums: 2 + 1 + 1 + 1 + 3 = 8 units squared.
+
 **A predicted offset.** An offset of d pixels that a branch predicts with the relative error ε moves the sample by
 ε·d. By the same slope, along both axes, the layer is off by √6·d·ε, for which d = 2 pixels is allowed
-(:data:`OFFSET_PIXELS`) and the dense row's limit as ε; this adds in quadrature to the layer's own limit.
+(:data:`OFFSET_PIXELS`) and the dense row's limit as ε; this adds in quadrature to the layer's own limit. An offset δ of
+RoI pooling is γ·δ·(RoI size) pixels: 2 pixels are δ = 1 with γ = 0.1 in a RoI of 20 map pixels, or 320 of the image at
+the scale 1/16. A box is given, not predicted: one that the file itself computes may need a limit of its own.
+
+**An edge.** RoI pooling jumps where a sample leaves the map. A sample that lies there within its rounding may count on
+one side and not on the other, and its bin is then off by up to a whole sample of its grid. The limits have no term for
+that: it needs a coordinate within about 1e-6 of the edge, or offsets in half precision, whose own term is larger.
 
 **A network.** Roundings of different layers are independent, so their squares add, over the layers with a sum of
 products (or a sampling) that lie before a tensor::
@@ -47,6 +60,8 @@ from dcn_deploy.validation.comparison import Comparison
 ANY = "*"
 #: The name in the table of every operator that is a plain sum of products: convolution, matrix product, ...
 DENSE = "dense"
+#: The name in the table of RoI pooling in its decomposed form, whose nodes together are one layer.
+DECOMPOSED_ROI_POOL = "DeformRoIPool2d, decomposed"
 #: The name in the table of the rule for many layers.
 NETWORK = "network"
 
@@ -96,6 +111,8 @@ _TARGET = "target of the project"
 _SPLIT = "; position and offset are never added, so the coordinate is exact"
 _POSITION = "; position plus offset is one float32 rounding"
 _GRID = "; the normalised grid adds 4.25 roundings to that of position plus offset"
+_BOXES = "; positions are float64"
+_BOXES_FLOAT32 = "; positions are float32: eight roundings of a coordinate's size"
 _NETWORK_ITSELF = "the network has this package's operator here, whatever the form of the file"
 _TF32 = "the runtime multiplies in TF32 (10 bits of mantissa) unless told otherwise"
 _FLOAT64 = "float64 throughout"
@@ -120,6 +137,17 @@ TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
     ("GridSample", "tf32", ANY): Tolerance(1e-6, "sampling multiplies in float32" + _GRID, coordinate_roundings=5.25),
     ("GridSample", "float16", ANY): Tolerance(1e-3, _TARGET + _GRID, coordinate_roundings=5.25),
     ("GridSample", "bfloat16", ANY): Tolerance(8e-3, _TARGET + _GRID, coordinate_roundings=5.25),
+    ("DeformRoIPool2d", "float64", ANY): Tolerance(1e-12, _FLOAT64),
+    ("DeformRoIPool2d", "float32", ANY): Tolerance(1e-6, _TARGET + _BOXES),
+    ("DeformRoIPool2d", "tf32", ANY): Tolerance(1e-6, "pooling multiplies in float32" + _BOXES),
+    ("DeformRoIPool2d", "float16", ANY): Tolerance(1e-3, _TARGET + _BOXES),
+    ("DeformRoIPool2d", "bfloat16", ANY): Tolerance(8e-3, _TARGET + _BOXES),
+    (DECOMPOSED_ROI_POOL, "float64", ANY): Tolerance(1e-12, _FLOAT64),
+    (DECOMPOSED_ROI_POOL, "float32", ANY): Tolerance(1e-6, _TARGET + _BOXES_FLOAT32, coordinate_roundings=8),
+    (DECOMPOSED_ROI_POOL, "float32", "torch"): Tolerance(1e-6, _NETWORK_ITSELF + _BOXES),
+    (DECOMPOSED_ROI_POOL, "tf32", ANY): Tolerance(1e-3, _TARGET + _BOXES_FLOAT32, coordinate_roundings=8),
+    (DECOMPOSED_ROI_POOL, "float16", ANY): Tolerance(1e-3, _TARGET + _BOXES_FLOAT32, coordinate_roundings=8),
+    (DECOMPOSED_ROI_POOL, "bfloat16", ANY): Tolerance(8e-3, _TARGET + _BOXES_FLOAT32, coordinate_roundings=8),
     (DENSE, "float64", ANY): Tolerance(1e-12, _FLOAT64),
     (DENSE, "float32", ANY): Tolerance(1e-6, _TARGET),
     (DENSE, "float32", "onnxruntime-cuda"): Tolerance(1e-3, _TF32),
@@ -223,7 +251,7 @@ def to_markdown() -> str:
         else:
             limit = f"{row.relative_rms:.0e}"
         cells = (
-            f"`{operator}`" if operator not in (DENSE, NETWORK) else operator,
+            operator if operator in (DENSE, NETWORK) else "`{}`{}{}".format(*operator.partition(",")),
             "any" if dtype == ANY else dtype,
             "any" if backend == ANY else f"`{backend}`",
             limit.replace("e-0", "e-"),

@@ -1,31 +1,18 @@
 #include "core/deform_conv2d_shape.h"
 
 #include <cinttypes>
-#include <initializer_list>
 
 namespace dcn_deploy {
 namespace {
 
-constexpr std::int64_t kUnknown = ShapeView::kUnknownDim;
-
-bool multiply(std::int64_t a, std::int64_t b, std::int64_t* product) {
-  return !__builtin_mul_overflow(a, b, product);
-}
-
-bool add(std::int64_t a, std::int64_t b, std::int64_t* sum) {
-  return !__builtin_add_overflow(a, b, sum);
-}
-
-// The first value if it is known, else the second.
-std::int64_t known_of(std::int64_t first, std::int64_t second) {
-  return first != kUnknown ? first : second;
-}
-
-Status at_least(const char* what, std::int64_t value, std::int64_t minimum) {
-  if (value >= minimum) return {};
-  return make_status(StatusCode::kInvalidArgument,
-                     "%s: expected at least %" PRId64 ", got %" PRId64, what, minimum, value);
-}
+using shape_check::add;
+using shape_check::at_least;
+using shape_check::check_count;
+using shape_check::check_dim;
+using shape_check::check_rank;
+using shape_check::known_of;
+using shape_check::kUnknown;
+using shape_check::multiply;
 
 Status check_attributes(const DeformConv2dAttributes& a) {
   if (a.kernel_h != DeformConv2dAttributes::kFromWeight) {
@@ -44,31 +31,6 @@ Status check_attributes(const DeformConv2dAttributes& a) {
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute pads[3] (right)", a.pad_right, 0));
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute group", a.group, 1));
   return at_least("attribute offset_group", a.offset_group, 1);
-}
-
-Status check_rank(const char* name, const char* layout, const ShapeView& shape, std::int64_t rank,
-                  std::int64_t min_dim_of_first_axis) {
-  if (!shape.present()) {
-    return make_status(StatusCode::kInvalidArgument, "input %s: expected a tensor %s, got none",
-                       name, layout);
-  }
-  if (!shape.known_rank()) return {};
-  if (shape.rank != rank) {
-    return make_status(StatusCode::kInvalidArgument,
-                       "input %s: expected rank %" PRId64 " %s, got rank %" PRId64, name, rank,
-                       layout, shape.rank);
-  }
-  for (std::int64_t axis = 0; axis < rank; ++axis) {
-    const std::int64_t size = shape.dim(axis);
-    const std::int64_t minimum = axis == 0 ? min_dim_of_first_axis : 1;
-    if (size != kUnknown && size < minimum) {
-      return make_status(StatusCode::kInvalidArgument,
-                         "input %s %s: expected at least %" PRId64 " along axis %" PRId64
-                         ", got %" PRId64,
-                         name, layout, minimum, axis, size);
-    }
-  }
-  return {};
 }
 
 Status check_extent(const char* axis, std::int64_t size, std::int64_t pad_begin,
@@ -103,33 +65,6 @@ Status check_extent(const char* axis, std::int64_t size, std::int64_t pad_begin,
                        axis, reach, kernel, dilation, padded, size, pad_begin, pad_end);
   }
   return {};
-}
-
-// The product of dims, each at least 0; with an unknown one among them it counts as 1.
-Status check_count(const char* name, std::int64_t a, std::int64_t b, std::int64_t c,
-                   std::int64_t d) {
-  std::int64_t count = 1;
-  for (const std::int64_t dim : {a, b, c, d}) {
-    // Empty tensors are indexed too: an empty batch must not hide an overflow.
-    const std::int64_t factor = dim == kUnknown || dim == 0 ? 1 : dim;
-    // The factor 4 is the largest element size in bytes.
-    std::int64_t bytes;
-    if (!multiply(count, factor, &count) || !multiply(count, 4, &bytes)) {
-      return make_status(StatusCode::kTooLarge,
-                         "%s: expected a size in bytes that fits in 64 bits, got the shape "
-                         "[%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "]",
-                         name, a, b, c, d);
-    }
-  }
-  return {};
-}
-
-Status check_dim(const char* input, const char* axis, std::int64_t expected, std::int64_t actual,
-                 const char* because) {
-  if (expected == kUnknown || actual == kUnknown || expected == actual) return {};
-  return make_status(StatusCode::kInvalidArgument,
-                     "input %s, %s: expected %" PRId64 " (%s), got %" PRId64, input, axis, expected,
-                     because, actual);
 }
 
 struct Sizes {
@@ -243,19 +178,14 @@ Status check(const DeformConv2dAttributes& a, const DeformConv2dShapes& s, Sizes
   DCN_DEPLOY_RETURN_IF_ERROR(
       check_dim("mask", "axis 3 (Wo)", s.offset.dim(3), s.mask.dim(3), "the width of offset"));
 
-  if (sizes->in_h != kUnknown && sizes->in_w != kUnknown && sizes->in_h * sizes->in_w > kMaxPlane) {
-    return make_status(StatusCode::kTooLarge,
-                       "input X: expected at most 2^31 - 1 pixels in a channel, got %" PRId64
-                       "x%" PRId64,
-                       sizes->in_h, sizes->in_w);
-  }
+  DCN_DEPLOY_RETURN_IF_ERROR(shape_check::check_plane(sizes->in_h, sizes->in_w));
   DCN_DEPLOY_RETURN_IF_ERROR(
-      check_count("input X", sizes->batch, sizes->in_channels, sizes->in_h, sizes->in_w));
-  DCN_DEPLOY_RETURN_IF_ERROR(check_count("input W", sizes->out_channels, group_channels,
-                                         sizes->kernel_h, sizes->kernel_w));
+      check_count("input X", {sizes->batch, sizes->in_channels, sizes->in_h, sizes->in_w}));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_count(
+      "input W", {sizes->out_channels, group_channels, sizes->kernel_h, sizes->kernel_w}));
   DCN_DEPLOY_RETURN_IF_ERROR(
-      check_count("output Y", sizes->batch, sizes->out_channels, sizes->out_h, sizes->out_w));
-  return check_count("input offset", sizes->batch, s.offset.dim(1), sizes->out_h, sizes->out_w);
+      check_count("output Y", {sizes->batch, sizes->out_channels, sizes->out_h, sizes->out_w}));
+  return check_count("input offset", {sizes->batch, s.offset.dim(1), sizes->out_h, sizes->out_w});
 }
 
 }  // namespace
@@ -282,26 +212,11 @@ Status resolve_deform_conv2d(const DeformConv2dAttributes& attributes,
                              const DeformConv2dShapes& shapes, DeformConv2dParams* params) {
   Sizes sizes;
   DCN_DEPLOY_RETURN_IF_ERROR(check(attributes, shapes, &sizes));
-  const struct {
-    const char* name;
-    const ShapeView& shape;
-  } inputs[] = {{"X", shapes.x},
-                {"W", shapes.w},
-                {"offset", shapes.offset},
-                {"B", shapes.b},
-                {"mask", shapes.mask}};
-  for (const auto& input : inputs) {
-    if (!input.shape.present()) continue;
-    bool known = input.shape.known_rank();
-    for (std::int64_t axis = 0; known && axis < input.shape.rank; ++axis) {
-      known = input.shape.dim(axis) >= 0;
-    }
-    if (!known) {
-      return make_status(StatusCode::kInvalidArgument,
-                         "input %s: expected a shape known in full, got one with unknown parts",
-                         input.name);
-    }
-  }
+  DCN_DEPLOY_RETURN_IF_ERROR(shape_check::check_known({{"X", shapes.x},
+                                                       {"W", shapes.w},
+                                                       {"offset", shapes.offset},
+                                                       {"B", shapes.b},
+                                                       {"mask", shapes.mask}}));
   params->batch = sizes.batch;
   params->in_channels = sizes.in_channels;
   params->in_h = sizes.in_h;

@@ -7,27 +7,10 @@
 
 #include "core/bilinear.h"
 #include "core/deform_conv2d_params.h"
+#include "core/shape_check.h"
 #include "core/status.h"
 
 namespace dcn_deploy {
-
-// A tensor's shape as far as it is known.
-struct ShapeView {
-  static constexpr std::int64_t kUnknownDim = -1;
-  static constexpr std::int64_t kUnknownRank = -1;
-  static constexpr std::int64_t kAbsent = -2;
-
-  const std::int64_t* dims = nullptr;
-  // The number of dims, kUnknownRank, or kAbsent for an optional input that is not there.
-  std::int64_t rank = kUnknownRank;
-
-  bool present() const { return rank != kAbsent; }
-  bool known_rank() const { return rank >= 0; }
-  // The size along an axis; kUnknownDim if it, or the rank, is not known.
-  std::int64_t dim(std::int64_t axis) const {
-    return axis >= 0 && axis < rank ? dims[axis] : kUnknownDim;
-  }
-};
 
 struct DeformConv2dShapes {
   ShapeView x;
@@ -39,8 +22,6 @@ struct DeformConv2dShapes {
 
 // Positions are 32-bit whole numbers plus an offset (see bilinear.h).
 inline constexpr std::int64_t kMaxPaddedExtent = kMaxExtent;
-// Pixels of one channel are indexed with 32 bits; channels and images with 64.
-inline constexpr std::int64_t kMaxPlane = (std::int64_t{1} << 31) - 1;
 
 // floor((size + pad_begin + pad_end − dilation·(kernel − 1) − 1) / stride) + 1; a value below 1
 // means that the kernel does not fit. kUnknownDim on overflow, which check_shapes has already

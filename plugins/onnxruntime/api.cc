@@ -107,15 +107,42 @@ bool NodeInfo::has_single_value(const char* name) const {
 // There is no call that asks for an attribute's type. The readers of one value fail for another
 // type; those of a list find no values in it.
 
+bool NodeInfo::has_attribute(const char* name) const {
+  std::size_t integers = 0;
+  std::size_t reals = 0;
+  return has_single_value(name) ||
+         succeeded(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &integers)) ||
+         succeeded(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &reals));
+}
+
+void NodeInfo::refuse_other_type(const char* name, const char* expected) const {
+  if (!has_attribute(name)) return;
+  throw Failure(ORT_INVALID_ARGUMENT, where_ + ": attribute " + name + ": expected " + expected +
+                                          ", got another type of attribute");
+}
+
 std::int64_t NodeInfo::int_attribute(const char* name, std::int64_t default_value) const {
   std::int64_t value = 0;
   if (succeeded(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value))) return value;
+  refuse_other_type(name, "an integer");
+  return default_value;
+}
+
+float NodeInfo::float_attribute(const char* name, float default_value) const {
+  float value = 0;
+  if (succeeded(api_, api_.KernelInfoGetAttribute_float(info_, name, &value))) return value;
+  refuse_other_type(name, "a real number");
+  return default_value;
+}
+
+std::string NodeInfo::string_attribute(const char* name, const char* default_value) const {
   std::size_t size = 0;
-  if (has_single_value(name) ||
-      succeeded(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size))) {
-    throw Failure(ORT_INVALID_ARGUMENT, where_ + ": attribute " + name +
-                                            ": expected an integer, got another type of attribute");
+  if (succeeded(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size))) {
+    return read_string(api_, [&](char* out, std::size_t* length) {
+      return api_.KernelInfoGetAttribute_string(info_, name, out, length);
+    });
   }
+  refuse_other_type(name, "a string");
   return default_value;
 }
 

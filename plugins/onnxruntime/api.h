@@ -85,6 +85,8 @@ class NodeInfo {
 
   // Attributes: the default if absent; a Failure that names the node if of another type.
   std::int64_t int_attribute(const char* name, std::int64_t default_value) const;
+  float float_attribute(const char* name, float default_value) const;
+  std::string string_attribute(const char* name, const char* default_value) const;
   // An empty vector if absent; a Failure unless it has `length` values.
   std::vector<std::int64_t> ints_attribute(const char* name, std::size_t length) const;
 
@@ -96,6 +98,10 @@ class NodeInfo {
  private:
   // Whether there is such an attribute, and it is an integer, a real number or a string.
   bool has_single_value(const char* name) const;
+  // Whether there is such an attribute, of whatever type.
+  bool has_attribute(const char* name) const;
+  // Throws a Failure if there is such an attribute: one that has not the expected type.
+  void refuse_other_type(const char* name, const char* expected) const;
   std::string input_name(std::size_t index) const;
 
   const OrtApi& api_;

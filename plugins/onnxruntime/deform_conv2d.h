@@ -11,10 +11,8 @@ struct OrtCustomOp;
 namespace dcn_deploy {
 namespace onnxruntime {
 
-inline constexpr std::size_t kDeformConv2dOverloads = 3;
-
-// One operator for each type of X. They live as long as the library; the arguments of the first
-// call count.
+// One operator for each of kFeatureTypes. They live as long as the library; the arguments of the
+// first call count.
 const OrtCustomOp* deform_conv2d_overload(const OrtApi& api, bool infer_shapes, std::size_t index);
 
 }  // namespace onnxruntime

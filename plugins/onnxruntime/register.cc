@@ -6,6 +6,8 @@
 
 #include "onnxruntime/api.h"
 #include "onnxruntime/deform_conv2d.h"
+#include "onnxruntime/deform_roi_pool.h"
+#include "onnxruntime/feature_types.h"
 
 #define DCN_DEPLOY_EXPORT __attribute__((visibility("default")))
 
@@ -20,8 +22,9 @@ constexpr const char* kDomain = "dcn_deploy";
 OrtCustomOpDomain* make_domain(const OrtApi& api, bool infer_shapes) {
   OrtCustomOpDomain* domain = nullptr;
   check(api, api.CreateCustomOpDomain(kDomain, &domain));
-  for (std::size_t i = 0; i < kDeformConv2dOverloads; ++i) {
+  for (std::size_t i = 0; i < kFeatureTypes.size(); ++i) {
     check(api, api.CustomOpDomain_Add(domain, deform_conv2d_overload(api, infer_shapes, i)));
+    check(api, api.CustomOpDomain_Add(domain, deform_roi_pool_overload(api, infer_shapes, i)));
   }
   return domain;
 }

@@ -55,6 +55,7 @@ def test_reference(
     static: bool,
     rng: Any,
     make_session: Any,
+    agreed: Any,
 ) -> None:
     """Inputs rounded to the storage type first, then relative RMS error against the float64 reference."""
     inputs = cases.make_inputs(case, rng, dtype, coordinate_dtype)
@@ -68,16 +69,18 @@ def test_reference(
     assert peers.relative_rms(actual, expected) <= limit
     if dtype == np.float32:
         peers.assert_within(actual, expected, peers.error_bound(case, inputs, "float32"))
+    agreed("DeformConv2d", "ONNX Runtime custom op", "float64 reference")
 
 
 @pytest.mark.parametrize("case", cases.ALL_CASES, ids=cases.name_of)
-def test_onnxruntime(case: Case, rng: Any, make_session: Any, make_plain_session: Any) -> None:
+def test_onnxruntime(case: Case, rng: Any, make_session: Any, make_plain_session: Any, agreed: Any) -> None:
     """Two float32 implementations of one operator are apart by the rounding of two at most."""
     inputs = cases.make_inputs(case, rng, np.float32)
     feed = peers.feed(inputs)
     (ours,) = make_session(peers.model(case, form="plugin")).run(None, feed)
     (theirs,) = make_plain_session(peers.model(case)).run(None, feed)
     peers.assert_within(ours, theirs, 2 * peers.error_bound(case, inputs, "float32"))
+    agreed("DeformConv2d", "ONNX Runtime custom op", "ONNX Runtime's DeformConv")
 
 
 @pytest.mark.parametrize("missing", ["kernel_shape", "dilations", "strides", "pads", "group", "offset_group"])

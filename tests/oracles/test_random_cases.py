@@ -111,7 +111,7 @@ def _versions() -> dict[str, str]:
 
 
 def test_random_cases_agree_with_onnxruntime(
-    request: pytest.FixtureRequest, seed: int, make_session: Any, make_plain_session: Any
+    request: pytest.FixtureRequest, seed: int, make_session: Any, make_plain_session: Any, agreed: Any
 ) -> None:
     from dcn_deploy.ops import reference
 
@@ -155,3 +155,6 @@ def test_random_cases_agree_with_onnxruntime(
     # Pooled over all cases nothing is small against what was summed, so that the plain bound must hold.
     for pair, worst in comparison.worst.items():
         assert worst.pooled <= _RMS[pair] / 2, pair
+    agreed("DeformConv2d", "ONNX Runtime custom op", "ONNX Runtime's DeformConv", comparison.cases)
+    agreed("DeformConv2d", "ONNX Runtime custom op", "ONNX Runtime's DeformConv, float64", comparison.cases)
+    agreed("DeformConv2d", "float64 reference", "ONNX Runtime's DeformConv, float64", plain_checks)

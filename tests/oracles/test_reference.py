@@ -24,16 +24,17 @@ def _reference(case: Case, inputs: Inputs) -> Array:
 
 @pytest.mark.parametrize("opset", [19, 22])
 @pytest.mark.parametrize("case", cases.ALL_CASES, ids=cases.name_of)
-def test_onnxruntime_in_float64(case: Case, opset: int, rng: Any, make_plain_session: Any) -> None:
+def test_onnxruntime_in_float64(case: Case, opset: int, rng: Any, make_plain_session: Any, agreed: Any) -> None:
     """ONNX Runtime's DeformConv computes in float64 too: the two agree to float64 rounding, on every case."""
     inputs = cases.make_inputs(case, rng, np.float64)
     session = make_plain_session(peers.model(case, opset=opset, dtype=np.float64))
     (y,) = session.run(None, peers.feed(inputs))
     peers.assert_within(y, _reference(case, inputs), peers.error_bound(case, inputs, "float64"))
+    agreed("DeformConv2d", "float64 reference", "ONNX Runtime's DeformConv, float64")
 
 
 @pytest.mark.parametrize("case", cases.where(peers.fits_onnx_reference), ids=cases.name_of)
-def test_onnx_reference_evaluator(case: Case, rng: Any) -> None:
+def test_onnx_reference_evaluator(case: Case, rng: Any, agreed: Any) -> None:
     """The evaluator of the ONNX project, which samples with GridSample, on maps of at least 2x2."""
     inputs = cases.make_inputs(case, rng, np.float64)
     y = peers.run_onnx_reference_evaluator(case, inputs)
@@ -41,6 +42,7 @@ def test_onnx_reference_evaluator(case: Case, rng: Any) -> None:
     slack = 4 * peers.UNIT_ROUNDOFF["float32"] * max(case.h, case.w)
     bound = peers.error_bound(case, inputs, "float32", coordinate_slack=slack)
     peers.assert_within(y, _reference(case, inputs), bound)
+    agreed("DeformConv2d", "float64 reference", "evaluator of the onnx package")
 
 
 def test_onnx_reference_evaluator_covers_enough() -> None:
@@ -52,11 +54,12 @@ def test_onnx_reference_evaluator_covers_enough() -> None:
 
 
 @pytest.mark.parametrize("case", cases.where(peers.fits_openvino), ids=cases.name_of)
-def test_openvino(case: Case, rng: Any) -> None:
+def test_openvino(case: Case, rng: Any, agreed: Any) -> None:
     """OpenVINO's DeformableConvolution, float32, with bilinear_interpolation_pad: the same on every finite case."""
     inputs = cases.make_inputs(case, rng, np.float32)
     y = peers.run_openvino(case, inputs, interpolation_pad=True)
     peers.assert_within(y, _reference(case, inputs), peers.error_bound(case, inputs, "float32"))
+    agreed("DeformConv2d", "float64 reference", "OpenVINO's DeformableConvolution")
 
 
 def test_openvino_without_interpolation_pad_is_another_operator(rng: Any) -> None:
@@ -79,13 +82,14 @@ def test_openvino_without_interpolation_pad_is_another_operator(rng: Any) -> Non
 
 
 @pytest.mark.parametrize("case", cases.where(lambda case: case.offsets != "nonfinite"), ids=cases.name_of)
-def test_dense_convolution(case: Case, rng: Any) -> None:
+def test_dense_convolution(case: Case, rng: Any, agreed: Any) -> None:
     """With offsets of zero and no mask, the operator is PyTorch's conv2d, at every shape of the table."""
     drawn = cases.make_inputs(case, rng, np.float64)
     inputs = Inputs(drawn.X, drawn.W, np.zeros_like(drawn.offset), drawn.B, None)
     y = peers.run_dense_convolution(case, inputs)
     bound = peers.error_bound(case, inputs, "float64")
     peers.assert_within(y, _reference(case, inputs), 2 * bound)  # either side rounds
+    agreed("DeformConv2d", "float64 reference", "PyTorch's convolution, no offsets")
 
 
 def test_the_table_names_each_case_once() -> None:

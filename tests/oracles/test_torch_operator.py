@@ -54,7 +54,7 @@ def _run(case: Case, inputs: Inputs) -> Array:
 
 @pytest.mark.parametrize(("dtype", "coordinate_dtype"), _DTYPES)
 @pytest.mark.parametrize("case", cases.ALL_CASES, ids=cases.name_of)
-def test_reference(case: Case, dtype: torch.dtype, coordinate_dtype: torch.dtype, rng: Any) -> None:
+def test_reference(case: Case, dtype: torch.dtype, coordinate_dtype: torch.dtype, rng: Any, agreed: Any) -> None:
     """Inputs rounded to the storage type first, then relative RMS error against the float64 reference."""
     inputs = cases.make_inputs(case, rng, _NUMPY[dtype], _NUMPY[coordinate_dtype])
     expected = reference.deform_conv2d(*peers.as_float64(inputs).in_order(), **case.reference_arguments)
@@ -65,14 +65,16 @@ def test_reference(case: Case, dtype: torch.dtype, coordinate_dtype: torch.dtype
     if dtype in (torch.float64, torch.float32):
         bound = peers.error_bound(case, inputs, str(dtype).removeprefix("torch."))
         peers.assert_within(actual, expected, bound)
+    agreed("DeformConv2d", "torch operator", "float64 reference")
 
 
 @pytest.mark.parametrize("case", cases.ALL_CASES, ids=cases.name_of)
-def test_onnxruntime(case: Case, rng: Any, make_plain_session: Any) -> None:
+def test_onnxruntime(case: Case, rng: Any, make_plain_session: Any, agreed: Any) -> None:
     """ONNX Runtime's DeformConv and the torch operator, both float32: apart by the rounding of two at most."""
     inputs = cases.make_inputs(case, rng, np.float32)
     (y,) = make_plain_session(peers.model(case)).run(None, peers.feed(inputs))
     peers.assert_within(_run(case, inputs), y, 2 * peers.error_bound(case, inputs, "float32"))
+    agreed("DeformConv2d", "torch operator", "ONNX Runtime's DeformConv")
 
 
 def test_order_of_the_torch_operator_is_that_of_the_node(rng: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cases
 import ml_dtypes
 import numpy as np
+import peers
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -15,6 +17,7 @@ from dcn_deploy.errors import BackendError, InvalidArgumentError, InvalidModelEr
 from dcn_deploy.ops import reference
 from dcn_deploy.runtime import RunnerOptions
 from dcn_deploy.runtime.reference import grid_sample_2d
+from dcn_deploy.schema import OPERATORS
 
 F32 = TensorProto.FLOAT
 
@@ -58,6 +61,54 @@ def test_defaults_of_the_attributes(make_model: Any, rng: Any) -> None:
         for name, shape in (("x", (1, 2, 3, 3)), ("w", (1, 2, 2, 2)), ("o", (1, 8, 2, 2)))
     }
     np.testing.assert_array_equal(run(model, feed)["y"], reference.deform_conv2d(feed["x"], feed["w"], feed["o"]))
+
+
+_ROI_CASES = [cases.by_name(name) for name in ("roi_sampling_ratio_0_scale", "roi_no_offset", "roi_classes_3_group_2")]
+
+
+@pytest.mark.parametrize("case", _ROI_CASES, ids=cases.name_of)
+def test_the_roi_node_is_the_float64_operator(case: Any, rng: Any) -> None:
+    inputs = cases.make_roi_inputs(case, rng)
+    actual = run(peers.roi_model(case), peers.feed(inputs))["Y"]
+    np.testing.assert_array_equal(actual, reference.deform_roi_pool(*inputs.in_order(), **case.reference_arguments))
+
+
+def test_features_and_coordinates_of_unequal_types(rng: Any) -> None:
+    case = cases.by_name("roi_scale_0.3_psroi")
+    kinds = {"rois": np.float32, "offset": np.float16, "mask": np.float32}
+    inputs = cases.make_roi_inputs(case, rng, np.float16, kinds)
+    actual = run(peers.roi_model(case, dtype=np.float16, coordinate_dtype=kinds), peers.feed(inputs))["Y"]
+    assert actual.dtype == np.float64
+    np.testing.assert_array_equal(actual, reference.deform_roi_pool(*inputs.in_order(), **case.reference_arguments))
+
+
+@pytest.mark.parametrize("missing", ["gamma", "group_size", "part_size", "sample_per_part", "spatial_scale"])
+def test_defaults_of_the_roi_attributes(missing: str, rng: Any) -> None:
+    case = cases.RoiCase("defaults", c=4, h=19, w=19, variant="psroi")  # every attribute of this case is its default
+    inputs = cases.make_roi_inputs(case, rng)
+    actual = run(peers.roi_model(case, attributes={missing: None}), peers.feed(inputs))["Y"]
+    # gamma 0.1 is the float32 number next to it
+    np.testing.assert_array_equal(actual, reference.deform_roi_pool(*inputs.in_order(), **case.reference_arguments))
+
+
+def test_a_batch_index_out_of_range_names_the_roi(rng: Any) -> None:
+    case = cases.by_name("roi_batch_3")
+    inputs = cases.make_roi_inputs(case, rng)
+    inputs.rois[4, 0] = 3
+    message = r"failed at node 'roi_batch_3' \(DeformRoIPool2d\).* expected a batch index in \[0, 3\), got 3\.0"
+    with pytest.raises(BackendError, match=message):
+        run(peers.roi_model(case), peers.feed(inputs))
+
+
+def test_every_operator_of_the_project_is_there() -> None:
+    from dcn_deploy.runtime.reference import _operators
+
+    known = {(operator.op_domain, operator.__name__) for operator in _operators()}
+    assert known == {
+        *((schema.domain, schema.op_type) for schema in OPERATORS.values()),
+        *(("", schema.standard.op_type) for schema in OPERATORS.values() if schema.standard),
+        ("", "GridSample"),
+    }
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])

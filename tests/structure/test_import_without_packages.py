@@ -35,12 +35,19 @@ _HEAVY = (*_BLOCKED, "numpy")
 
 #: Modules that define torch operators, layers or networks, or build on one that does: they need torch, and say so.
 _NEEDS_TORCH = {
+    "dcn_deploy.ops.autocast",
+    "dcn_deploy.ops.bags",
+    "dcn_deploy.ops.checks",
     "dcn_deploy.ops.functional",
     "dcn_deploy.ops.deform_conv2d_torch",
     "dcn_deploy.ops.deform_conv2d_torchvision",
     "dcn_deploy.ops.deform_conv2d_vectorized",
+    "dcn_deploy.ops.deform_roi_pool_torch",
+    "dcn_deploy.ops.deform_roi_pool_vectorized",
     "dcn_deploy.nn.deform_conv",
+    "dcn_deploy.nn.deform_roi_pool",
     "dcn_deploy.nn.learning_rates",
+    "dcn_deploy.nn.offset_branch",
     "dcn_deploy.models.digits",
     "dcn_deploy.models.initialisation",
     "dcn_deploy.models.resnet",

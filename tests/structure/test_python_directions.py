@@ -16,7 +16,7 @@ import re
 import pytest
 import source_tree
 
-_BASE = {"errors", "schema", "_lazy", "_libraries"}
+_BASE = {"errors", "schema", "boxes", "_lazy", "_libraries"}
 _NETWORK = _BASE | {"ops", "nn"}
 _LIBRARY = _NETWORK | {"adapters", "export", "runtime"}
 
@@ -24,6 +24,7 @@ _LIBRARY = _NETWORK | {"adapters", "export", "runtime"}
 _MAY_USE: dict[str, set[str]] = {
     "errors": set(),
     "schema": set(),
+    "boxes": {"errors"},
     "_lazy": {"errors"},
     "_libraries": {"errors"},
     "ops": _BASE,

@@ -84,7 +84,9 @@ class OperatorExport:
         problems: yields what is wrong with a node whose inputs and attributes fit the schema.
         output_shapes: returns the extents of each output.
         decompose: builds the same computation from ordinary ONNX operators and returns the output.
+        decomposition_obstacle: returns why a node has no decomposition, with what to do about it; None if it has one.
         decomposed_since_opset: first opset that has every operator ``decompose`` uses.
+        decomposed_bfloat16_since_opset: the same for bfloat16 features.
         decomposed_bytes: size in bytes of the largest intermediate tensor of the decomposition; None if some
             extent is unknown.
         feature_inputs: names of the inputs that share the features' element type.
@@ -95,7 +97,9 @@ class OperatorExport:
     problems: Callable[[NodeView], Iterator[Problem]]
     output_shapes: Callable[[NodeView], tuple[tuple[Dim, ...], ...]]
     decompose: Callable[[NodeView, Mapping[str, ir.Value], Expansion], ir.Value]
+    decomposition_obstacle: Callable[[NodeView], str | None]
     decomposed_since_opset: int
+    decomposed_bfloat16_since_opset: int
     decomposed_bytes: Callable[[NodeView], int | None]
     feature_inputs: tuple[str, ...]
     coordinate_inputs: tuple[str, ...]
@@ -108,7 +112,7 @@ FEATURE_DTYPES = ("float32", "float16", "bfloat16", "float64")
 def schema_problems(
     schema: OperatorSchema, connected: tuple[bool, ...], attributes: Mapping[str, Any]
 ) -> Iterator[Problem]:
-    """Yield what does not fit the schema: inputs missing or too many, unknown or mistyped attributes.
+    """Yield what does not fit the schema: inputs missing or too many; attributes unknown, mistyped or missing.
 
     Args:
         schema: the operator.
@@ -125,15 +129,24 @@ def schema_problems(
         if name not in known:
             yield Problem(f"attribute {name}", f"one of {', '.join(known)}", repr(value))
         elif not _fits(known[name], value):
-            length = known[name].length
-            kind = f"{length} ints" if length else f"a value of type {known[name].kind}"
-            yield Problem(f"attribute {name}", kind, repr(value))
+            yield Problem(f"attribute {name}", _kind(known[name]), repr(value))
+    for attribute in schema.attributes:
+        if attribute.required and attributes.get(attribute.name) is None:
+            yield Problem(f"attribute {attribute.name}", _kind(attribute), "nothing")
+
+
+def _kind(attribute: Attribute) -> str:
+    if attribute.choices:
+        return f"one of {', '.join(attribute.choices)}"
+    return f"{attribute.length} ints" if attribute.length else f"a value of type {attribute.kind}"
 
 
 def _fits(attribute: Attribute, value: Any) -> bool:
     if attribute.kind == "ints":
         is_ints = isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value)
         return is_ints and (attribute.length is None or len(value) == attribute.length)
+    if attribute.choices and value not in attribute.choices:
+        return False
     return isinstance(value, {"int": int, "float": float, "string": str}[attribute.kind])
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dcn_deploy.errors import UnsupportedError
 from dcn_deploy.export.operators.base import Dim, NodeView
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: GridSample.
 SINCE_OPSET = 16
+#: Conv with bfloat16.
+BFLOAT16_SINCE_OPSET = 22
 #: First opset in which GridSample calls its bilinear mode "linear".
 _LINEAR_SINCE_OPSET = 20
 
@@ -54,11 +57,30 @@ def _compute_dtype(view: NodeView) -> str:
     return "float64" if view.dtypes.get("X") == "float64" else "float32"
 
 
+def _channels(view: NodeView) -> int | None:
+    """Return C, from X or from W."""
+    channels, per_group = view.dims("X", 4)[1], view.dims("W", 4)[1]
+    if isinstance(channels, int):
+        return channels
+    return per_group * int(view.attribute("group")) if isinstance(per_group, int) else None
+
+
+def obstacle(view: NodeView) -> str | None:
+    """Return why a node cannot be decomposed, with what to do about it; None if it can."""
+    from dcn_deploy.export.operators.deform_conv2d import kernel_shape
+
+    if all(isinstance(k, int) for k in kernel_shape(view)) and _channels(view) is not None:
+        return None
+    return (
+        f"the shape of its weight W must be fixed, but it is {view.shapes.get('W')}. Run shape inference "
+        f"(dcn_deploy.export.infer_shapes) or make W an initializer."
+    )
+
+
 class _Geometry:
     """The integers of one node, and which of its extents are fixed."""
 
     def __init__(self, view: NodeView) -> None:
-        from dcn_deploy.errors import UnsupportedError
         from dcn_deploy.export.operators.deform_conv2d import kernel_shape, output_shapes
 
         self.view = view
@@ -67,18 +89,12 @@ class _Geometry:
         self.strides = tuple(int(v) for v in view.attribute("strides"))
         self.pads = tuple(int(v) for v in view.attribute("pads"))
         self.dilations = tuple(int(v) for v in view.attribute("dilations"))
-        self.n, c, *self.size = view.dims("X", 4)
+        self.n, _, *self.size = view.dims("X", 4)
         self.kernel = tuple(k for k in kernel_shape(view) if isinstance(k, int))
-        c_per_group = view.dims("W", 4)[1]
-        if not isinstance(c, int) and isinstance(c_per_group, int):
-            c = c_per_group * self.group
-        if len(self.kernel) != 2 or not isinstance(c, int):
-            raise UnsupportedError(
-                f"Node '{view.name}' cannot be decomposed: the shape of its weight W must be fixed, but it is "
-                f"{view.shapes.get('W')}. Run shape inference (dcn_deploy.export.infer_shapes) or make W an "
-                f"initializer."
-            )
-        self.channels = c
+        channels = _channels(view)
+        if len(self.kernel) != 2 or channels is None:
+            raise UnsupportedError(f"Node '{view.name}' cannot be decomposed: {obstacle(view)}")
+        self.channels = channels
         self.out = output_shapes(view)[0][2:]
 
     def key(self, axis: int) -> tuple[object, ...] | None:

@@ -42,6 +42,8 @@ struct TapPositions {
   alignas(8) uint8_t inside[kTilePixels / kLanes];
 };
 
+struct RoIPoolKernels;  // roi_pool_kernels.h
+
 struct MapExtent {
   int32_t height;
   int32_t width;
@@ -75,6 +77,8 @@ struct Kernels {
   // block[rows][columns] or, if `accumulate`, added to it.
   void (*multiply)(int64_t depth, const float* weight, const float* panel, bool accumulate,
                    float* block);
+
+  const RoIPoolKernels* roi_pool;
 };
 
 extern const Kernels kPortableKernels;

@@ -7,7 +7,8 @@
 
 #include "core/bilinear.h"
 #include "core/cpu/kernels.h"
-#include "core/half.h"
+#include "core/cpu/roi_pool_kernels.h"
+#include "core/cpu/storage_avx2.h"
 
 namespace dcn_deploy {
 namespace cpu {
@@ -19,98 +20,12 @@ constexpr int64_t kColumns = 16;
 static_assert(kTilePixels % kColumns == 0, "a tile holds whole register blocks");
 static_assert(kLanes == 8, "eight floats in a vector");
 
-template <typename T>
-inline T read(const void* source) {
-  T value;
-  memcpy(&value, source, sizeof(value));
-  return value;
-}
-
-inline __m128i bits_of_eight_halves(const uint16_t* source) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
-}
-
-inline __m256 widen_bfloat16(__m128i halves) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-
-inline __m128i narrow_bfloat16(__m256 values) {
-  const __m256i bits = _mm256_castps_si256(values);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
-  const __m256 is_nan = _mm256_cmp_ps(values, values, _CMP_UNORD_Q);
-  const __m256i chosen =
-      _mm256_srli_epi32(_mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(rounded),
-                                                             _mm256_castsi256_ps(quiet), is_nan)),
-                        16);
-  return _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
-}
-
-// Each storage type: eight values in and out, one value in and out, and the pairs of neighbours at
-// four places as [left, right] times four.
-struct Float32 {
-  using Type = float;
-
-  static __m256 load8(const float* source) { return _mm256_loadu_ps(source); }
-  static float load1(float value) { return value; }
-  static void store8(__m256 values, float* destination) { _mm256_storeu_ps(destination, values); }
-  static float store1(float value) { return value; }
-
-  static __m256 pairs(const float* channel, const int32_t* places) {
-    const __m128i low =
-        _mm_set_epi64x(read<int64_t>(channel + places[1]), read<int64_t>(channel + places[0]));
-    const __m128i high =
-        _mm_set_epi64x(read<int64_t>(channel + places[3]), read<int64_t>(channel + places[2]));
-    return _mm256_castsi256_ps(_mm256_set_m128i(high, low));
-  }
-};
-
-// What the two 16-bit types share.
-struct Half {
-  using Type = uint16_t;
-
-  static __m128i pairs_bits(const uint16_t* channel, const int32_t* places) {
-    return _mm_set_epi32(read<int32_t>(channel + places[3]), read<int32_t>(channel + places[2]),
-                         read<int32_t>(channel + places[1]), read<int32_t>(channel + places[0]));
-  }
-};
-
-struct Float16 : Half {
-  static __m256 load8(const uint16_t* source) {
-    return _mm256_cvtph_ps(bits_of_eight_halves(source));
-  }
-  static float load1(uint16_t value) { return float16_to_float(value); }
-  static void store8(__m256 values, uint16_t* destination) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(destination),
-                     _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
-  static uint16_t store1(float value) { return float_to_float16(value); }
-  static __m256 pairs(const uint16_t* channel, const int32_t* places) {
-    return _mm256_cvtph_ps(pairs_bits(channel, places));
-  }
-};
-
-struct BFloat16 : Half {
-  static __m256 load8(const uint16_t* source) {
-    return widen_bfloat16(bits_of_eight_halves(source));
-  }
-  static float load1(uint16_t value) { return bfloat16_to_float(value); }
-  static void store8(__m256 values, uint16_t* destination) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(destination), narrow_bfloat16(values));
-  }
-  static uint16_t store1(float value) { return float_to_bfloat16(value); }
-  static __m256 pairs(const uint16_t* channel, const int32_t* places) {
-    return widen_bfloat16(pairs_bits(channel, places));
-  }
-};
-
 template <typename Storage>
 void load(const void* source, int64_t count, float* destination) {
   const auto* values = static_cast<const typename Storage::Type*>(source);
   int64_t i = 0;
   for (; i + 8 <= count; i += 8) _mm256_storeu_ps(destination + i, Storage::load8(values + i));
-  for (; i < count; ++i) destination[i] = Storage::load1(values[i]);
+  for (; i < count; ++i) destination[i] = Storage::load(values[i]);
 }
 
 template <typename Storage>
@@ -121,7 +36,7 @@ void store(const float* source, float bias, int64_t count, void* destination) {
   for (; i + 8 <= count; i += 8) {
     Storage::store8(_mm256_add_ps(_mm256_loadu_ps(source + i), biases), values + i);
   }
-  for (; i < count; ++i) values[i] = Storage::store1(source[i] + bias);
+  for (; i < count; ++i) values[i] = Storage::store(source[i] + bias);
 }
 
 // bilinear_axis() for eight positions.
@@ -234,7 +149,7 @@ template <typename Storage>
 inline __m256 narrow_pairs(const typename Storage::Type* channel, const int32_t* places) {
   alignas(32) float values[8];
   for (int i = 0; i < 4; ++i) {
-    values[2 * i] = values[2 * i + 1] = Storage::load1(channel[places[i]]);
+    values[2 * i] = values[2 * i + 1] = Storage::load(channel[places[i]]);
   }
   return _mm256_load_ps(values);
 }
@@ -340,6 +255,7 @@ const Kernels kAvx2Kernels = {
     locate,
     {sample<Float32>, sample<Float16>, sample<BFloat16>},
     multiply,
+    &kAvx2RoIPoolKernels,
 };
 
 }  // namespace cpu

@@ -5,6 +5,8 @@
 
 #include "core/bilinear.h"
 #include "core/cpu/kernels.h"
+#include "core/cpu/roi_pool_kernels.h"
+#include "core/cpu/storage_portable.h"
 #include "core/half.h"
 
 namespace dcn_deploy {
@@ -14,24 +16,6 @@ namespace {
 constexpr int64_t kRows = 4;
 constexpr int64_t kColumns = 8;
 static_assert(kTilePixels % kColumns == 0, "a tile holds whole register blocks");
-
-struct Float32 {
-  using Type = float;
-  static float load(float value) { return value; }
-  static float store(float value) { return value; }
-};
-
-struct Float16 {
-  using Type = uint16_t;
-  static float load(uint16_t value) { return float16_to_float(value); }
-  static uint16_t store(float value) { return float_to_float16(value); }
-};
-
-struct BFloat16 {
-  using Type = uint16_t;
-  static float load(uint16_t value) { return bfloat16_to_float(value); }
-  static uint16_t store(float value) { return float_to_bfloat16(value); }
-};
 
 template <typename Storage>
 void load(const void* source, int64_t count, float* destination) {
@@ -146,6 +130,7 @@ const Kernels kPortableKernels = {
     locate,
     {sample<Float32>, sample<Float16>, sample<BFloat16>},
     multiply,
+    &kPortableRoIPoolKernels,
 };
 
 }  // namespace cpu

@@ -1,0 +1,528 @@
+#include "core/cpu/deform_roi_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cinttypes>
+#include <cmath>
+#include <memory>
+#include <new>
+
+#include "core/cpu/aligned_buffer.h"
+#include "core/cpu/roi_pool_kernels.h"
+
+namespace dcn_deploy {
+namespace cpu {
+namespace {
+
+// Rows and columns of the bins that are worked on together: so many that the thread's own memory
+// for them lasts for whole bins of any usual size.
+constexpr std::int64_t kTapCapacity = 4096;
+
+// Where RoIs and classes are too few for so many tasks, their blocks of channels become tasks too.
+constexpr std::int64_t kMinTasks = 16;
+// Pixel reads that make a task worth handing to another thread.
+constexpr double kTaskReads = 1e5;
+// Elements that a task copies.
+constexpr std::int64_t kStageElements = std::int64_t{1} << 16;
+
+// The work of copying an element, of reading a pixel of one channel where it is, and of reading a
+// vector of channels in the copy, with what comes on top for each pixel. In any unit: only the
+// ratios count.
+constexpr double kStageCost = 1.0;
+constexpr double kDirectCost = 1.0;
+constexpr double kVectorCost = 0.5;
+constexpr double kPixelCost = 3.0;
+constexpr std::int64_t kVector = 8;
+
+// Beyond this, samples cannot be told apart in double precision, and each is so small a part of the
+// bin that its mean over the map is 0 in float32.
+constexpr double kMaxSamples = 0x1p53;
+
+// Samples whose distances from their bin's start are computed once for all bins of a RoI.
+constexpr int kStoredSamples = 16;
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+const char* element(const void* base, DType dtype, std::int64_t index) {
+  return static_cast<const char*>(base) + index * static_cast<std::int64_t>(size_of(dtype));
+}
+
+// One axis of a RoI on the map, in pixels.
+class RoIAxis {
+ public:
+  RoIAxis() = default;
+
+  RoIAxis(const DeformRoIPool2dParams& params, double first, double last, std::int64_t pooled,
+          std::int64_t extent)
+      : extent_(extent) {
+    const double scale = params.spatial_scale;
+    if (params.variant == RoIPoolVariant::kAligned) {
+      start_ = first * scale - 0.5;
+      size_ = last * scale - 0.5 - start_;
+      step_start_ = 0.5;
+      lowest_ = -1;
+      highest_ = static_cast<double>(extent);
+      counts_outside_ = true;
+    } else {
+      start_ = std::round(first) * scale - 0.5;
+      size_ = std::max((std::round(last) + 1) * scale - 0.5 - start_, 0.1);
+      step_start_ = 0;
+      lowest_ = -0.5;
+      highest_ = static_cast<double>(extent) - 0.5;
+      counts_outside_ = false;
+    }
+    bin_ = size_ / static_cast<double>(pooled);
+    samples_ = params.samples > 0 ? static_cast<double>(params.samples) : std::ceil(bin_);
+    if (!(samples_ >= 1 && samples_ <= kMaxSamples)) samples_ = 0;
+    const int stored = static_cast<int>(std::min<double>(samples_, kStoredSamples));
+    for (int i = 0; i < stored; ++i) distances_[i] = computed_distance(i);
+  }
+
+  double size() const { return size_; }
+
+  // Where bin `index` starts, without its shift.
+  double bin_start(std::int64_t index) const { return start_ + static_cast<double>(index) * bin_; }
+
+  // Rows (or columns) that a bin reads at most, 1 at least.
+  std::int64_t max_taps() const {
+    const double taps = std::min(2 * samples_, static_cast<double>(extent_));
+    return std::max(static_cast<std::int64_t>(taps), std::int64_t{1});
+  }
+
+  // The rows (or columns) of the bin that starts at `start`, in rising order; returns how many.
+  std::int64_t locate(double start, AxisTap* taps) const {
+    if (!std::isfinite(start)) return 0;
+    std::int64_t first;
+    std::int64_t last;
+    if (!samples_on_map(start, &first, &last)) return 0;
+    const double kept = counts_outside_ ? samples_ : static_cast<double>(last - first + 1);
+    const double weight = 1 / kept;
+    const double edge = static_cast<double>(extent_ - 1);
+    // Samples from left to right, whichever way they are counted.
+    const std::int64_t direction = bin_ < 0 ? -1 : 1;
+    std::int64_t sample = bin_ < 0 ? last : first;
+    std::int64_t count = 0;
+    std::int32_t pixel = -1;
+    double weights[2] = {0, 0};  // of `pixel` and the one behind it
+    for (std::int64_t left = last - first + 1; left > 0; --left, sample += direction) {
+      const double at = std::min(std::max(start + distance(sample), 0.0), edge);
+      const auto whole = static_cast<std::int32_t>(at);
+      const double fraction = at - static_cast<double>(whole);
+      if (whole != pixel) {
+        if (pixel >= 0) {
+          taps[count++] = {pixel, static_cast<float>(weights[0] * weight)};
+          if (whole == pixel + 1) {
+            weights[0] = weights[1];
+          } else {
+            taps[count++] = {pixel + 1, static_cast<float>(weights[1] * weight)};
+            weights[0] = 0;
+          }
+          weights[1] = 0;
+        }
+        pixel = whole;
+      }
+      weights[0] += 1 - fraction;
+      weights[1] += fraction;
+    }
+    taps[count++] = {pixel, static_cast<float>(weights[0] * weight)};
+    if (pixel + 1 < extent_) taps[count++] = {pixel + 1, static_cast<float>(weights[1] * weight)};
+    return count;
+  }
+
+ private:
+  double computed_distance(std::int64_t sample) const {
+    return (static_cast<double>(sample) + step_start_) * bin_ / samples_;
+  }
+
+  // From the start of the bin to its sample.
+  double distance(std::int64_t sample) const {
+    return sample < kStoredSamples ? distances_[sample] : computed_distance(sample);
+  }
+
+  bool on_map(double position) const { return position >= lowest_ && position <= highest_; }
+
+  // The samples on the map, which follow one another since positions do; false if there is none.
+  // Only those near the map are looked at, of however many.
+  bool samples_on_map(double start, std::int64_t* first, std::int64_t* last) const {
+    if (samples_ < 1) return false;
+    double low = 0;
+    double high = samples_ - 1;
+    const double step = bin_ / samples_;
+    if (samples_ > kStoredSamples && step != 0) {
+      double a = (lowest_ - start) / step - step_start_;
+      double b = (highest_ - start) / step - step_start_;
+      if (a > b) std::swap(a, b);
+      // Wide enough for the rounding of a and b: every candidate is tested as it is sampled.
+      const auto slack = [](double value) { return 2 + std::abs(value) * 0x1p-48; };
+      low = std::max(low, std::floor(a - slack(a)));
+      high = std::min(high, std::ceil(b + slack(b)));
+      if (!(low <= high)) return false;
+    }
+    *first = static_cast<std::int64_t>(low);
+    *last = static_cast<std::int64_t>(high);
+    while (*first <= *last && !on_map(start + distance(*first))) ++*first;
+    while (*first <= *last && !on_map(start + distance(*last))) --*last;
+    return *first <= *last;
+  }
+
+  std::int64_t extent_ = 1;
+  double start_ = 0;
+  double size_ = 0;
+  double bin_ = 0;
+  double samples_ = 0;
+  double step_start_ = 0;
+  // Samples at lower or higher positions are outside.
+  double lowest_ = 0;
+  double highest_ = 0;
+  // Whether samples outside count in the mean.
+  bool counts_outside_ = true;
+  double distances_[kStoredSamples] = {};
+};
+
+struct RoI {
+  bool finite;
+  std::int64_t image;
+  RoIAxis vertical;
+  RoIAxis horizontal;
+};
+
+struct Scratch {
+  AxisTap taps[kTapCapacity];
+  BinTaps bins[kRoIPoolBins];
+  alignas(64) float result[kRoIPoolBins * kRoIPoolChannels];
+};
+
+// The calling thread's scratch; null if there is no memory.
+Scratch* thread_scratch() {
+  thread_local std::unique_ptr<Scratch> scratch;
+  if (scratch == nullptr) scratch.reset(new (std::nothrow) Scratch);
+  return scratch.get();
+}
+
+// What the RoIs are, and the sizes that follow.
+class DeformRoIPoolCall {
+ public:
+  DeformRoIPoolCall(const DeformRoIPool2dParams& params, const DeformRoIPool2dTensors& tensors,
+                    const Kernels& kernels)
+      : params_(params),
+        tensors_(tensors),
+        kernels_(kernels),
+        loops_(*kernels.roi_pool),
+        plane_(params.in_h * params.in_w),
+        groups_(params.group_size * params.group_size),
+        bins_(params.out_h * params.out_w),
+        class_channels_(params.out_channels / params.classes),
+        blocks_(ceil_div(class_channels_, kRoIPoolChannels)),
+        block_channels_(
+            std::min(round_up(ceil_div(class_channels_, blocks_), kVector), class_channels_)) {}
+
+  // Checks batch indices, and sums up what there is to read.
+  Status survey() {
+    slots_.reset(new (std::nothrow) std::int64_t[static_cast<std::size_t>(params_.batch) + 1]);
+    if (slots_ == nullptr) {
+      return make_status(StatusCode::kOutOfMemory,
+                         "memory for the numbers of %" PRId64 " images: expected some, got none",
+                         params_.batch);
+    }
+    std::fill(slots_.get(), slots_.get() + params_.batch, kNotUsed);
+    for (std::int64_t r = 0; r < params_.rois; ++r) {
+      float values[5];
+      load_roi(r, values);
+      // Written so that NaN fails it.
+      if (!(values[0] >= 0 &&
+            static_cast<double>(values[0]) < static_cast<double>(params_.batch))) {
+        return make_status(StatusCode::kInvalidArgument,
+                           "input rois, RoI %" PRId64 ": expected a batch index in [0, %" PRId64
+                           "), got %g",
+                           r, params_.batch, static_cast<double>(values[0]));
+      }
+      const RoI roi = roi_of(values);
+      if (!roi.finite) continue;
+      std::int64_t& slot = slots_[roi.image];
+      if (slot == kNotUsed) slot = slot_count_++;
+      reads_ += static_cast<double>(roi.vertical.max_taps()) *
+                static_cast<double>(roi.horizontal.max_taps());
+    }
+    reads_ *= static_cast<double>(bins_) * static_cast<double>(params_.classes);
+    return {};
+  }
+
+  // Whether copying the images first is estimated to be less work.
+  bool staging_pays() const {
+    const auto channels = static_cast<double>(class_channels_);
+    const double elements = static_cast<double>(slot_count_) *
+                            static_cast<double>(params_.in_channels) * static_cast<double>(plane_);
+    const double vectors = static_cast<double>(ceil_div(class_channels_, kVector));
+    const double staged =
+        reads_ * (static_cast<double>(blocks_) * kPixelCost + vectors * kVectorCost);
+    return elements * kStageCost + staged < reads_ * channels * kDirectCost;
+  }
+
+  // Copies the images that RoIs lie in to [slot][channel group][block of channels][pixel][channel].
+  Status stage(const ParallelFor& parallel_for) {
+    const std::int64_t count = slot_count_ * params_.in_channels * plane_;
+    if (!staged_.allocate(count)) {
+      return make_status(StatusCode::kOutOfMemory,
+                         "copy of the map with channels innermost: expected memory for %" PRId64
+                         " float32 values, got none",
+                         count);
+    }
+    images_.reset(new (std::nothrow) std::int64_t[static_cast<std::size_t>(slot_count_) + 1]);
+    if (images_ == nullptr) {
+      return make_status(StatusCode::kOutOfMemory,
+                         "memory for the numbers of %" PRId64 " images: expected some, got none",
+                         slot_count_);
+    }
+    for (std::int64_t n = 0; n < params_.batch; ++n) {
+      if (slots_[n] != kNotUsed) images_[slots_[n]] = n;
+    }
+    stage_pixels_ = std::min(plane_, std::max(kStageElements / block_channels_, std::int64_t{16}));
+    stage_runs_ = ceil_div(plane_, stage_pixels_);
+    is_staged_ = true;
+    parallel_for(
+        slot_count_ * groups_ * params_.classes * blocks_ * stage_runs_,
+        [](void* self, std::int64_t index) {
+          static_cast<DeformRoIPoolCall*>(self)->stage_run(index);
+        },
+        this);
+    return {};
+  }
+
+  Status pool(const ParallelFor& parallel_for) {
+    // A unit is a RoI and a class, with all its blocks of channels or one of them.
+    unit_blocks_ = params_.rois * params_.classes < kMinTasks ? 1 : blocks_;
+    roi_units_ = params_.classes * ceil_div(blocks_, unit_blocks_);
+    units_ = params_.rois * roi_units_;
+    const double unit_reads =
+        reads_ * static_cast<double>(class_channels_) / static_cast<double>(units_);
+    const double wanted = std::min(kTaskReads / std::max(unit_reads, 1.0), 1e6);
+    task_units_ =
+        std::max(std::min(static_cast<std::int64_t>(wanted), units_ / kMinTasks), std::int64_t{1});
+    parallel_for(
+        ceil_div(units_, task_units_),
+        [](void* self, std::int64_t index) {
+          static_cast<DeformRoIPoolCall*>(self)->pool_task(index);
+        },
+        this);
+    if (out_of_memory_.load(std::memory_order_relaxed)) {
+      return make_status(
+          StatusCode::kOutOfMemory,
+          "scratch memory: expected %zu bytes for each thread, and what the rows and "
+          "columns of a bin take, got none",
+          sizeof(Scratch));
+    }
+    return {};
+  }
+
+ private:
+  static constexpr std::int64_t kNotUsed = -1;
+
+  void load_roi(std::int64_t index, float* values) const {
+    kernels_.load[static_cast<int>(tensors_.rois_dtype)](
+        element(tensors_.rois, tensors_.rois_dtype, 5 * index), 5, values);
+  }
+
+  RoI roi_of(const float* values) const {
+    RoI roi;
+    roi.image = static_cast<std::int64_t>(values[0]);
+    roi.finite = std::isfinite(values[1]) && std::isfinite(values[2]) && std::isfinite(values[3]) &&
+                 std::isfinite(values[4]);
+    if (!roi.finite) return roi;
+    roi.vertical = RoIAxis(params_, values[2], values[4], params_.out_h, params_.in_h);
+    roi.horizontal = RoIAxis(params_, values[1], values[3], params_.out_w, params_.in_w);
+    return roi;
+  }
+
+  std::int64_t channels_of_block(std::int64_t block) const {
+    return std::min(block_channels_, class_channels_ - block * block_channels_);
+  }
+
+  void stage_run(std::int64_t index) {
+    const std::int64_t run = index % stage_runs_;
+    index /= stage_runs_;
+    const std::int64_t block = index % blocks_;
+    index /= blocks_;
+    const std::int64_t of_class = index % params_.classes;
+    index /= params_.classes;
+    const std::int64_t group = index % groups_;
+    const std::int64_t slot = index / groups_;
+    const std::int64_t channel = of_class * class_channels_ + block * block_channels_;
+    const std::int64_t channels = channels_of_block(block);
+    const std::int64_t pixel = run * stage_pixels_;
+    const std::int64_t source =
+        (images_[slot] * params_.in_channels + channel * groups_ + group) * plane_ + pixel;
+    loops_.stage[static_cast<int>(tensors_.dtype)](
+        element(tensors_.x, tensors_.dtype, source), groups_ * plane_, channels,
+        std::min(stage_pixels_, plane_ - pixel),
+        staged_.data() + staged_place(slot, group, channel) + pixel * channels);
+  }
+
+  // Where the block that begins with an output channel is in the copy.
+  std::int64_t staged_place(std::int64_t slot, std::int64_t group, std::int64_t channel) const {
+    return ((slot * groups_ + group) * params_.out_channels + channel) * plane_;
+  }
+
+  void pool_task(std::int64_t index) {
+    const std::int64_t end = std::min((index + 1) * task_units_, units_);
+    std::int64_t current = -1;
+    RoI roi{};
+    for (std::int64_t unit = index * task_units_; unit < end; ++unit) {
+      const std::int64_t r = unit / roi_units_;
+      if (r != current) {
+        float values[5];
+        load_roi(r, values);
+        roi = roi_of(values);
+        current = r;
+      }
+      const std::int64_t in_roi = unit % roi_units_;
+      const std::int64_t unit_parts = ceil_div(blocks_, unit_blocks_);
+      const std::int64_t first_block = in_roi % unit_parts * unit_blocks_;
+      if (!pool_unit(roi, r, in_roi / unit_parts, first_block,
+                     std::min(first_block + unit_blocks_, blocks_))) {
+        out_of_memory_.store(true, std::memory_order_relaxed);
+        return;
+      }
+    }
+  }
+
+  // False if there is no memory.
+  bool pool_unit(const RoI& roi, std::int64_t r, std::int64_t of_class, std::int64_t first_block,
+                 std::int64_t end_block) {
+    Scratch* scratch = thread_scratch();
+    if (scratch == nullptr) return false;
+    const std::int64_t max_rows = roi.finite ? roi.vertical.max_taps() : 1;
+    const std::int64_t max_columns = roi.finite ? roi.horizontal.max_taps() : 1;
+    // Rare: bins of thousands of pixels.
+    std::unique_ptr<AxisTap[]> large;
+    AxisTap* taps = scratch->taps;
+    if (max_rows + max_columns > kTapCapacity) {
+      large.reset(new (std::nothrow) AxisTap[static_cast<std::size_t>(max_rows + max_columns)]);
+      if (large == nullptr) return false;
+      taps = large.get();
+    }
+    const std::int64_t chunk =
+        std::min(std::max(kTapCapacity / (max_rows + max_columns), std::int64_t{1}), kRoIPoolBins);
+    for (std::int64_t first = 0; first < bins_; first += chunk) {
+      const std::int64_t count = std::min(chunk, bins_ - first);
+      for (std::int64_t b = 0; b < count; ++b) {
+        locate_bin(roi, r, of_class, first + b, b, taps + b * (max_rows + max_columns), max_rows,
+                   scratch->bins);
+      }
+      for (std::int64_t block = first_block; block < end_block; ++block) {
+        const std::int64_t channel = of_class * class_channels_ + block * block_channels_;
+        const std::int64_t channels = channels_of_block(block);
+        auto* y = const_cast<char*>(element(tensors_.y, tensors_.dtype,
+                                            (r * params_.out_channels + channel) * bins_ + first));
+        if (is_staged_) {
+          loops_.pool(staged_.data() + channel * plane_, params_.in_w * channels, channels,
+                      scratch->bins, count, scratch->result);
+          loops_.store[static_cast<int>(tensors_.dtype)](scratch->result, channels, count, bins_,
+                                                         y);
+        } else {
+          loops_.pool_direct[static_cast<int>(tensors_.dtype)](
+              element(tensors_.x, tensors_.dtype, channel * groups_ * plane_), groups_ * plane_,
+              params_.in_w, channels, scratch->bins, count, bins_, y);
+        }
+      }
+    }
+    return true;
+  }
+
+  // Fills bins[place] with bin `index` of the RoI.
+  void locate_bin(const RoI& roi, std::int64_t r, std::int64_t of_class, std::int64_t index,
+                  std::int64_t place, AxisTap* taps, std::int64_t max_rows, BinTaps* bins) const {
+    BinTaps& bin = bins[place];
+    bin = {taps, taps + max_rows, 0, 0, 0, 0.0f};
+    if (!roi.finite) return;
+    const std::int64_t ph = index / params_.out_w;
+    const std::int64_t pw = index % params_.out_w;
+    const std::int64_t group_h =
+        std::min(ph * params_.group_size / params_.out_h, params_.group_size - 1);
+    const std::int64_t group_w =
+        std::min(pw * params_.group_size / params_.out_w, params_.group_size - 1);
+    const std::int64_t group = group_h * params_.group_size + group_w;
+    // Blocks of channels add what their first channel takes.
+    bin.first = is_staged_ ? staged_place(slots_[roi.image], group, 0)
+                           : (roi.image * params_.in_channels + group) * plane_;
+    const std::int64_t parts = params_.part_h * params_.part_w;
+    const std::int64_t part =
+        ph * params_.part_h / params_.out_h * params_.part_w + pw * params_.part_w / params_.out_w;
+    const std::int64_t of_roi = r * params_.classes + of_class;
+    bin.scale = 1.0f;
+    if (tensors_.mask != nullptr) {
+      load_value(tensors_.mask, tensors_.mask_dtype, of_roi * parts + part, &bin.scale);
+    }
+    double start_y = roi.vertical.bin_start(ph);
+    double start_x = roi.horizontal.bin_start(pw);
+    if (tensors_.offset != nullptr) {
+      float offset_x;
+      float offset_y;
+      load_value(tensors_.offset, tensors_.offset_dtype, 2 * of_roi * parts + part, &offset_x);
+      load_value(tensors_.offset, tensors_.offset_dtype, (2 * of_roi + 1) * parts + part,
+                 &offset_y);
+      const double gamma = params_.gamma;
+      start_x += static_cast<double>(offset_x) * gamma * roi.horizontal.size();
+      start_y += static_cast<double>(offset_y) * gamma * roi.vertical.size();
+    } else {
+      // Bins of one row of bins have the same rows of pixels, and likewise the columns.
+      if (place > 0 && pw > 0) {
+        bin.rows = bins[place - 1].rows;
+        bin.row_count = bins[place - 1].row_count;
+      }
+      if (place >= params_.out_w) {
+        bin.columns = bins[place - params_.out_w].columns;
+        bin.column_count = bins[place - params_.out_w].column_count;
+      }
+    }
+    if (bin.rows == taps) bin.row_count = roi.vertical.locate(start_y, taps);
+    if (bin.columns == taps + max_rows) {
+      bin.column_count = roi.horizontal.locate(start_x, taps + max_rows);
+    }
+  }
+
+  void load_value(const void* base, DType dtype, std::int64_t index, float* value) const {
+    kernels_.load[static_cast<int>(dtype)](element(base, dtype, index), 1, value);
+  }
+
+  const DeformRoIPool2dParams& params_;
+  const DeformRoIPool2dTensors& tensors_;
+  const Kernels& kernels_;
+  const RoIPoolKernels& loops_;
+  const std::int64_t plane_;           // pixels of a channel
+  const std::int64_t groups_;          // channels of X for each channel of Y
+  const std::int64_t bins_;            // of an output channel
+  const std::int64_t class_channels_;  // output channels of a class
+  const std::int64_t blocks_;          // of the channels of a class
+  const std::int64_t block_channels_;  // of every block but the last
+  // Of each image that a RoI lies in, its place in the copy.
+  std::unique_ptr<std::int64_t[]> slots_;
+  std::unique_ptr<std::int64_t[]> images_;  // the inverse
+  std::int64_t slot_count_ = 0;
+  double reads_ = 0;  // pixels that are read, of one channel of each class
+  bool is_staged_ = false;
+  AlignedBuffer staged_;
+  std::int64_t stage_pixels_ = 0;
+  std::int64_t stage_runs_ = 0;
+  std::int64_t unit_blocks_ = 0;
+  std::int64_t roi_units_ = 0;
+  std::int64_t units_ = 0;
+  std::int64_t task_units_ = 0;
+  std::atomic<bool> out_of_memory_{false};
+};
+
+}  // namespace
+
+Status deform_roi_pool(const DeformRoIPool2dParams& params, const DeformRoIPool2dTensors& tensors,
+                       const Kernels& kernels, const ParallelFor& parallel_for, RoIPoolWay way) {
+  if (params.rois == 0) return {};
+  DeformRoIPoolCall call(params, tensors, kernels);
+  DCN_DEPLOY_RETURN_IF_ERROR(call.survey());
+  const bool staged =
+      way == RoIPoolWay::kStaged || (way == RoIPoolWay::kEstimated && call.staging_pays());
+  if (staged) DCN_DEPLOY_RETURN_IF_ERROR(call.stage(parallel_for));
+  return call.pool(parallel_for);
+}
+
+}  // namespace cpu
+}  // namespace dcn_deploy
