@@ -17,7 +17,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST_WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all demo test test-cpp test-python build lint format bench-cpu clean help
+.PHONY: all demo test test-cpp test-cuda-host test-python build lint format bench-cpu clean help
 
 all: build
 
@@ -74,10 +74,18 @@ test-cpp: .venv/.dev-dependencies
 	$(BIN)/cmake --build build/cpp-tests
 	$(BIN)/ctest --test-dir build/cpp-tests --output-on-failure
 
+# The CUDA kernels' source, run on the host under the same sanitizers; needs no CUDA.
+test-cuda-host: .venv/.dev-dependencies
+	$(BIN)/cmake -S . -B build/cuda-host-tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
+	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDCN_DEPLOY_CUDA_HOST_TESTS=ON -DDCN_DEPLOY_SANITIZE=address,undefined \
+	    -DDCN_DEPLOY_ONNXRUNTIME=OFF
+	$(BIN)/cmake --build build/cuda-host-tests
+	$(BIN)/ctest --test-dir build/cuda-host-tests --output-on-failure --parallel 2
+
 test-python: build .venv/.dev-dependencies
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-test: lint test-cpp test-python
+test: lint test-cpp test-cuda-host test-python
 
 bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
