@@ -197,7 +197,7 @@ class DirectDeformConv2d {
 
 template <typename Storage, bool kNhwc>
 __global__ void __launch_bounds__(kDirectThreads, 5)
-    direct_deform_conv2d(const DeformConv2dArguments arguments) {
+    direct_deform_conv2d(DCN_DEPLOY_KERNEL_PARAMETER DeformConv2dArguments arguments) {
   DCN_DEPLOY_DYNAMIC_SHARED(shared);
   DirectDeformConv2d<Storage, kNhwc>(arguments, shared).run();
 }

@@ -621,7 +621,7 @@ class FusedDeformConv2d {
 
 template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, bool kNhwc>
 __global__ void __launch_bounds__(kRows / kWarpRows * (kPixels / kWarpPixels) * kWarpSize)
-    fused_deform_conv2d(const DeformConv2dArguments arguments) {
+    fused_deform_conv2d(DCN_DEPLOY_KERNEL_PARAMETER DeformConv2dArguments arguments) {
   DCN_DEPLOY_DYNAMIC_SHARED(shared);
   FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, kNhwc>(arguments, shared).run();
 }

@@ -29,6 +29,13 @@ struct alignas(8) Vec8 {
 }  // namespace cuda
 }  // namespace dcn_deploy
 
+// A kernel's parameter whose address may be taken without a copy of it being made for every thread.
+#if defined(__CUDACC__)
+#define DCN_DEPLOY_KERNEL_PARAMETER const __grid_constant__
+#else
+#define DCN_DEPLOY_KERNEL_PARAMETER const
+#endif
+
 #if defined(DCN_DEPLOY_CUDA_HOST_SHIM)
 
 #include "cuda_host_shim.h"
