@@ -45,6 +45,33 @@ struct RoIPoolShared {
   static constexpr int kBytes = kTaps + kCounts + kScales + kSums;
 };
 
+// The rows (axis 0) or columns (axis 1) that a run of the samples of a bin reads, to `taps` in
+// shared memory; returns how many. `first` and `last` are the RoI's edges in image pixels, `shift`
+// is its offset.
+//
+// Not inlined: double precision takes registers that the sums of the many threads should have.
+static DCN_DEPLOY_NOINLINE __device__ int locate_roi_pool_bin(const DeformRoIPool2dParams& params,
+                                                              int axis, float first, float last,
+                                                              int bin, float shift, int64_t run,
+                                                              Vec8* taps) {
+  const RoIAxis<0> own(params, first, last, axis == 0 ? params.out_h : params.out_w,
+                       axis == 0 ? params.in_h : params.in_w);
+  const double start = own.bin_start(bin) +
+                       static_cast<double>(shift) * static_cast<double>(params.gamma) * own.size();
+  SampleRange range;
+  if (!own.samples_on_map(start, &range)) return 0;
+  const double weight = own.sample_weight(range);
+  range.first += run * kRoIPoolSampleRun;
+  if (range.last >= range.first + kRoIPoolSampleRun)
+    range.last = range.first + kRoIPoolSampleRun - 1;
+  if (range.first > range.last) return 0;
+  return static_cast<int>(
+      own.locate(start, range, weight, [taps](int64_t number, const AxisTap& tap) {
+        shared_store(&taps[number],
+                     Vec8{static_cast<uint32_t>(tap.index), float_to_bits(tap.weight)});
+      }));
+}
+
 template <typename Storage, bool kNhwc>
 class DeformRoIPool {
  public:
@@ -108,7 +135,6 @@ class DeformRoIPool {
 
  private:
   using Bits = typename Storage::Bits;
-  using Axis = RoIAxis<0>;
 
   // Neighbouring threads have neighbouring channels in NHWC, neighbouring bins in NCHW.
   __device__ __forceinline__ int channel_of(int i) const {
@@ -141,45 +167,26 @@ class DeformRoIPool {
     }
   }
 
-  // The RoI along axis 0 (rows) or 1 (columns). Made anew where it is needed: it is a few
-  // operations, and would take registers from the sums.
-  __device__ __forceinline__ Axis axis_of_roi(int axis) const {
-    return axis == 0 ? Axis(p_, box_[1], box_[3], p_.out_h, p_.in_h)
-                     : Axis(p_, box_[0], box_[2], p_.out_w, p_.in_w);
-  }
-
   __device__ __forceinline__ int64_t runs_along(int axis) const {
-    return (axis_of_roi(axis).max_samples_on_map(p_) + kRoIPoolSampleRun - 1) / kRoIPoolSampleRun;
+    const RoIAxis<0> own = axis == 0 ? RoIAxis<0>(p_, box_[1], box_[3], p_.out_h, p_.in_h)
+                                     : RoIAxis<0>(p_, box_[0], box_[2], p_.out_w, p_.in_w);
+    return (own.max_samples_on_map(p_) + kRoIPoolSampleRun - 1) / kRoIPoolSampleRun;
   }
 
   // Rows (axis 0) or columns (axis 1) that a run of a bin's samples reads.
   __device__ __forceinline__ void locate(int axis, int bin, int64_t run) {
-    const Axis own = axis_of_roi(axis);
-    double start = own.bin_start(axis == 0 ? row_of_bin(bin) : column_of_bin(bin));
+    float shift = 0.0f;
     if (a_.offset != nullptr) {
       const int64_t parts = p_.part_h * p_.part_w;
       // x first
       const int64_t at =
           ((roi_ * p_.classes + class_) * 2 + (axis == 0 ? 1 : 0)) * parts + part(bin);
-      start += static_cast<double>(load_element(a_.offset, a_.offset_dtype, at)) *
-               static_cast<double>(p_.gamma) * own.size();
+      shift = load_element(a_.offset, a_.offset_dtype, at);
     }
-    SampleRange range;
-    int count = 0;
-    if (own.samples_on_map(start, &range)) {
-      const double weight = own.sample_weight(range);
-      range.first += run * kRoIPoolSampleRun;
-      if (range.last >= range.first + kRoIPoolSampleRun)
-        range.last = range.first + kRoIPoolSampleRun - 1;
-      if (range.first <= range.last) {
-        Vec8* taps = &taps_[(axis * kRoIPoolBins + bin) * kRoIPoolTaps];
-        count = static_cast<int>(
-            own.locate(start, range, weight, [taps](int64_t number, const AxisTap& tap) {
-              shared_store(&taps[number],
-                           Vec8{static_cast<uint32_t>(tap.index), float_to_bits(tap.weight)});
-            }));
-      }
-    }
+    const int count =
+        locate_roi_pool_bin(p_, axis, axis == 0 ? box_[1] : box_[0], axis == 0 ? box_[3] : box_[2],
+                            axis == 0 ? row_of_bin(bin) : column_of_bin(bin), shift, run,
+                            &taps_[(axis * kRoIPoolBins + bin) * kRoIPoolTaps]);
     shared_store(&counts_[axis * kRoIPoolBins + bin], static_cast<int32_t>(count));
   }
 

@@ -29,11 +29,14 @@ struct alignas(8) Vec8 {
 }  // namespace cuda
 }  // namespace dcn_deploy
 
-// A kernel's parameter whose address may be taken without a copy of it being made for every thread.
+// A kernel's parameter whose address may be taken without a copy of it being made for every thread,
+// and a device function that gets registers of its own.
 #if defined(__CUDACC__)
 #define DCN_DEPLOY_KERNEL_PARAMETER const __grid_constant__
+#define DCN_DEPLOY_NOINLINE __noinline__
 #else
 #define DCN_DEPLOY_KERNEL_PARAMETER const
+#define DCN_DEPLOY_NOINLINE __attribute__((noinline))
 #endif
 
 #if defined(DCN_DEPLOY_CUDA_HOST_SHIM)
