@@ -6,8 +6,10 @@
 #include <new>
 
 #include "core/cuda/deform_conv2d.h"
+#include "core/cuda/deform_roi_pool.h"
 #include "core/cuda/device.h"
 #include "core/deform_conv2d_shape.h"
+#include "core/deform_roi_pool_shape.h"
 
 #define DCN_DEPLOY_EXPORT __attribute__((visibility("default")))
 
@@ -149,6 +151,59 @@ Status run(const DeformConv2dPlan& plan, const DcnDeployCudaConv2dTensors& t, co
   return deform_conv2d(plan, tensors, packed, stream);
 }
 
+Status pool(const DcnDeployCudaRoIPool& r, Stream stream) {
+  DCN_DEPLOY_RETURN_IF_ERROR(
+      check_choice("variant", r.variant, static_cast<std::int64_t>(RoIPoolVariant::kPsroi)));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("dtype", r.dtype, kLastDType));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("x_layout", r.x_layout, kLastLayout));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("y_layout", r.y_layout, kLastLayout));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("rois_dtype", r.rois_dtype, kLastDType));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("offset_dtype", r.offset_dtype, kLastDType));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("mask_dtype", r.mask_dtype, kLastDType));
+  // Twice as many offset channels as classes.
+  constexpr std::int64_t kMostClasses = std::int64_t{1} << 32;
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("classes", r.classes, kMostClasses));
+  DeformRoIPool2dAttributes attributes;
+  attributes.variant = static_cast<RoIPoolVariant>(r.variant);
+  attributes.output_h = r.out_h;
+  attributes.output_w = r.out_w;
+  attributes.spatial_scale = static_cast<float>(r.spatial_scale);
+  attributes.gamma = static_cast<float>(r.gamma);
+  attributes.sampling_ratio = r.sampling_ratio;
+  attributes.sample_per_part = r.sample_per_part;
+  attributes.group_size = r.group_size;
+  attributes.output_channels = r.output_channels;
+  const std::int64_t x[] = {r.batch, r.in_channels, r.in_h, r.in_w};
+  const std::int64_t boxes[] = {r.rois, 5};
+  const std::int64_t offset[] = {r.rois, 2 * r.classes, r.part_h, r.part_w};
+  const std::int64_t mask[] = {r.rois, r.classes, r.part_h, r.part_w};
+  DeformRoIPool2dShapes shapes;
+  shapes.x = {x, 4};
+  shapes.rois = {boxes, 2};
+  if (r.offset != nullptr) shapes.offset = {offset, 4};
+  if (r.mask != nullptr) shapes.mask = {mask, 4};
+  DeformRoIPool2dParams params;
+  DCN_DEPLOY_RETURN_IF_ERROR(resolve_deform_roi_pool(attributes, shapes, &params));
+  if (params.rois > 0) {
+    DCN_DEPLOY_RETURN_IF_ERROR(check_present("x", r.x));
+    DCN_DEPLOY_RETURN_IF_ERROR(check_present("boxes", r.boxes));
+    DCN_DEPLOY_RETURN_IF_ERROR(check_present("y", r.y));
+  }
+  DeformRoIPool2dTensors tensors;
+  tensors.dtype = static_cast<DType>(r.dtype);
+  tensors.rois_dtype = static_cast<DType>(r.rois_dtype);
+  tensors.offset_dtype = static_cast<DType>(r.offset_dtype);
+  tensors.mask_dtype = static_cast<DType>(r.mask_dtype);
+  tensors.x_layout = static_cast<Layout>(r.x_layout);
+  tensors.y_layout = static_cast<Layout>(r.y_layout);
+  tensors.x = r.x;
+  tensors.rois = r.boxes;
+  tensors.offset = r.offset;
+  tensors.mask = r.mask;
+  tensors.y = r.y;
+  return deform_roi_pool(params, tensors, stream);
+}
+
 }  // namespace
 }  // namespace cuda
 }  // namespace dcn_deploy
@@ -223,6 +278,15 @@ DCN_DEPLOY_EXPORT int dcn_deploy_cuda_conv2d_run(const DcnDeployCudaConv2dPlan* 
     DCN_DEPLOY_RETURN_IF_ERROR(cuda::check_present("plan", plan));
     DCN_DEPLOY_RETURN_IF_ERROR(cuda::check_present("tensors", tensors));
     return cuda::run(plan->plan, *tensors, packed, static_cast<cuda::Stream>(stream));
+  });
+}
+
+DCN_DEPLOY_EXPORT int dcn_deploy_cuda_roi_pool_run(const DcnDeployCudaRoIPool* request,
+                                                   void* stream, char* message,
+                                                   std::size_t message_size) {
+  return cuda::guarded(message, message_size, [&]() -> dcn_deploy::Status {
+    DCN_DEPLOY_RETURN_IF_ERROR(cuda::check_present("request", request));
+    return cuda::pool(*request, static_cast<cuda::Stream>(stream));
   });
 }
 

@@ -101,6 +101,42 @@ int dcn_deploy_cuda_conv2d_run(const DcnDeployCudaConv2dPlan* plan,
                                const DcnDeployCudaConv2dTensors* tensors, const void* packed,
                                void* stream, char* message, size_t message_size);
 
+/* Deformable RoI pooling; fields as the attributes and inputs of the ONNX operator. */
+typedef struct DcnDeployCudaRoIPool {
+  int64_t variant; /* 0 aligned, 1 psroi */
+  int64_t batch;
+  int64_t in_channels;
+  int64_t in_h;
+  int64_t in_w;
+  int64_t rois;
+  int64_t out_h;
+  int64_t out_w;
+  int64_t sampling_ratio;
+  int64_t sample_per_part;
+  int64_t group_size;
+  int64_t classes; /* channel groups with offsets of their own */
+  int64_t part_h;
+  int64_t part_w;
+  int64_t output_channels; /* 0: in_channels / group_size² */
+  double spatial_scale;
+  double gamma;
+  int64_t dtype; /* of X and Y */
+  int64_t x_layout;
+  int64_t y_layout;
+  int64_t rois_dtype;
+  int64_t offset_dtype;
+  int64_t mask_dtype;
+  const void* x;
+  const void* boxes;
+  const void* offset; /* may be null */
+  const void* mask;   /* may be null */
+  void* y;
+} DcnDeployCudaRoIPool;
+
+/* Checks the request and enqueues the pooling. */
+int dcn_deploy_cuda_roi_pool_run(const DcnDeployCudaRoIPool* request, void* stream, char* message,
+                                 size_t message_size);
+
 #ifdef __cplusplus
 }
 #endif

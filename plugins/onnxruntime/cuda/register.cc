@@ -5,6 +5,7 @@
 #include <string>
 
 #include "onnxruntime/cuda/deform_conv2d.h"
+#include "onnxruntime/cuda/deform_roi_pool.h"
 #include "onnxruntime/cuda/provider.h"
 #include "onnxruntime/registration.h"
 
@@ -52,10 +53,12 @@ DCN_DEPLOY_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* o
     // Registered all the same, the operators would only make ONNX Runtime say that it has no
     // implementation of them.
     ort::cuda::require_provider(api, *api_base);
-    static OrtCustomOpDomain* const exact =
-        ort::make_domain(api, *api_base, {&ort::cuda::exact_deform_conv2d_overload});
-    static OrtCustomOpDomain* const tf32 =
-        ort::make_domain(api, *api_base, {&ort::cuda::tf32_deform_conv2d_overload});
+    static OrtCustomOpDomain* const exact = ort::make_domain(
+        api, *api_base,
+        {&ort::cuda::exact_deform_conv2d_overload, &ort::cuda::deform_roi_pool_overload});
+    static OrtCustomOpDomain* const tf32 = ort::make_domain(
+        api, *api_base,
+        {&ort::cuda::tf32_deform_conv2d_overload, &ort::cuda::deform_roi_pool_overload});
     ort::check(api,
                api.AddCustomOpDomain(options, ort::cuda::allows_tf32(api, options) ? tf32 : exact));
   });
