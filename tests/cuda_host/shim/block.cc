@@ -151,14 +151,16 @@ Status Host::run(Dim3 grid, Dim3 block, std::size_t shared_bytes,
     threads_[i].index = {linear % block.x, linear / block.x % block.y, linear / block.x / block.y};
   }
   const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
+  const std::uint64_t first =
+      settings.last_blocks > 0 && settings.last_blocks < blocks ? blocks - settings.last_blocks : 0;
   std::vector<std::uint64_t> order;
   if (settings.shuffle_blocks) {
-    order.resize(blocks);
-    std::iota(order.begin(), order.end(), std::uint64_t{0});
+    order.resize(blocks - first);
+    std::iota(order.begin(), order.end(), first);
     std::shuffle(order.begin(), order.end(), random_);
   }
-  for (std::uint64_t i = 0; i < blocks; ++i) {
-    const std::uint64_t at = order.empty() ? i : order[i];
+  for (std::uint64_t i = first; i < blocks; ++i) {
+    const std::uint64_t at = order.empty() ? i : order[i - first];
     builtins.block_index = {static_cast<unsigned>(at % grid.x),
                             static_cast<unsigned>(at / grid.x % grid.y),
                             static_cast<unsigned>(at / grid.x / grid.y)};

@@ -90,6 +90,7 @@ bool Fibers::add_stack() {
 
 bool Fibers::prepare(int count, Entry entry) {
   entry_ = entry;
+  prepared_ = count;
   active = this;
   while (contexts_.size() < static_cast<std::size_t>(count)) {
     if (!add_stack()) return false;
@@ -164,7 +165,8 @@ void Fibers::switch_for_good(int target) {
 
 void Fibers::forget_frames() {
 #if defined(__SANITIZE_ADDRESS__)
-  for (const Context& context : contexts_) {
+  for (int fiber = 0; fiber < prepared_; ++fiber) {
+    const Context& context = contexts_[static_cast<std::size_t>(fiber)];
     ASAN_UNPOISON_MEMORY_REGION(context.bottom, context.size);
   }
 #endif

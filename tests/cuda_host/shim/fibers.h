@@ -55,6 +55,7 @@ class Fibers {
   Context thread_;
   std::vector<Context> contexts_;
   Entry entry_ = nullptr;
+  int prepared_ = 0;
   int running_ = kThread;
   int previous_ = kThread;
 };

@@ -23,6 +23,8 @@ struct Settings {
   ThreadOrder thread_order = ThreadOrder::kForward;
   bool shuffle_blocks = false;
   std::uint64_t seed = 1;  // of the random orders
+  // If not 0, only so many blocks run, the grid's last: for grids that would take days.
+  std::uint64_t last_blocks = 0;
   AsyncCopies async_copies = AsyncCopies::kLate;
   // The most dynamic shared memory of a block; SM 9.0's 227 KiB unless said.
   std::size_t max_shared_bytes = 227 * 1024;
