@@ -4,7 +4,7 @@
 #   make test       everything that proves the project: lint, types, C++ and Python tests
 #   make build      the package with its native libraries, installed editable in .venv/
 #   make lint       ruff, mypy, clang-format
-#   make bench-cpu  the CPU benchmark of all engines at hand; results in benchmarks/results/
+#   make bench-cpu  the CPU benchmarks of all engines at hand; results in benchmarks/results/
 #   make gpu-check  on a machine with an NVIDIA GPU: build, tests, sanitizers, benchmark of the CUDA kernels (9 minutes);
 #                   GPU_PYTHON=python3 takes that Python, with its own PyTorch, instead of setting up .venv/
 
@@ -91,6 +91,7 @@ test: lint test-cpp test-cuda-host test-python
 
 bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
+	$(BIN)/python benchmarks/bench_roi_pool.py
 
 # GPU_CHECK: stages and options, e.g. GPU_CHECK="build tests".
 GPU_CHECK ?=

@@ -61,7 +61,11 @@ def command(
     with progress("loading the network", quiet=quiet) as advance:
         resolved = models.resolve(model, weights)
         args, names = example_inputs(
-            resolved.module, shapes, inputs=resolved.example_inputs, names=resolved.input_names
+            resolved.module,
+            shapes,
+            inputs=resolved.example_inputs,
+            names=resolved.input_names,
+            boxes=resolved.boxes or None,
         )
         advance(0, None, "exporting")
         result = export_network(
@@ -72,6 +76,7 @@ def command(
             opset=opset,
             dynamic_shapes=axes or None,
             input_names=names,
+            output_names=resolved.output_names,
             source=resolved.spec,
             weights=resolved.weights_path,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -200,10 +200,13 @@ def _inputs(
     files: Sequence[Path], network: _Network | None, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[tuple[TensorSpec, ...], dict[str, tuple[int, ...]]]:
     """Return what the engines take, and the shapes to generate: of the first file, or of the network."""
+    from dcn_deploy.boxes import by_name
     from dcn_deploy.runtime import TensorSpec, onnx_model
+    from dcn_deploy.validation.roi_inputs import with_boxes
 
     if files:
-        taken = [onnx_model.input_specs(onnx_model.load(file, "profile", external_data=False)) for file in files]
+        protos = [onnx_model.load(file, "profile", external_data=False) for file in files]
+        taken = [with_boxes(onnx_model.input_specs(proto), proto) for proto in protos]
         for file, other in zip(files, taken, strict=True):
             if not _same_feed(taken[0], other):
                 raise InvalidArgumentError(
@@ -214,7 +217,8 @@ def _inputs(
                         remedy="Side by side, all files get the same inputs.",
                     )
                 )
-        return taken[0], shapes
+        found = {spec.name: spec.boxes for other in reversed(taken) for spec in other if spec.boxes is not None}
+        return tuple(replace(spec, boxes=found.get(spec.name)) for spec in taken[0]), shapes
     if network is None:
         raise InvalidArgumentError(describe("MODEL.onnx", expected="at least one file", actual="none"))
     import numpy as np
@@ -229,10 +233,19 @@ def _inputs(
                     actual="none",
                 )
             )
-        return tuple(TensorSpec(name, np.dtype(np.float32), (None,) * len(s)) for name, s in shapes.items()), shapes
+        inside = by_name(shapes)
+        return tuple(
+            TensorSpec(name, np.dtype(np.float32), (None,) * len(shape), inside.get(name))
+            for name, shape in shapes.items()
+        ), shapes
     examples = dict(zip(resolved.input_names, resolved.example_inputs, strict=True))
     specs = tuple(
-        TensorSpec(name, np.dtype(str(tensor.dtype).removeprefix("torch.")), (None,) * tensor.dim())
+        TensorSpec(
+            name,
+            np.dtype(str(tensor.dtype).removeprefix("torch.")),
+            (None,) * tensor.dim(),
+            resolved.boxes.get(name),
+        )
         for name, tensor in examples.items()
     )
     return specs, {name: tuple(tensor.shape) for name, tensor in examples.items()} | shapes

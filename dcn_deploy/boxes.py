@@ -52,6 +52,11 @@ class Boxes:
         """What they are, for reports."""
         return "batch indices" if self.columns == "index" else f"boxes inside {self.of or 'the image'}"
 
+    @property
+    def extent(self) -> int | None:
+        """Extent of the last axis; None where there is no axis of columns."""
+        return _COLUMNS[self.columns][1]
+
     def check(self, name: str, shape: Sequence[int]) -> None:
         """Refuse the shape of the input called ``name`` if it has no room for the columns.
 

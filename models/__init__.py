@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .zoo import Entry as Entry
     from .zoo import create as create
     from .zoo import entry as entry
+    from .zoo import example_inputs as example_inputs
     from .zoo import names as names
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "ZOO": "zoo",
     "create": "zoo",
     "entry": "zoo",
+    "example_inputs": "zoo",
     "load_weights": "weights",
     "names": "zoo",
     "resolve": "source",

@@ -8,6 +8,7 @@ et al., 2017, "Deformable convolutional networks", section 2.3, for a last stage
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Literal
 
@@ -52,7 +53,7 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, dilation: int, downsample: nn.Module | None, kind: Kind
+        self, in_channels: int, width: int, stride: int, dilation: int, downsample: nn.Sequential | None, kind: Kind
     ) -> None:
         super().__init__()
         self.conv1 = _conv3x3(in_channels, width, stride, dilation, "plain")
@@ -81,7 +82,7 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, dilation: int, downsample: nn.Module | None, kind: Kind
+        self, in_channels: int, width: int, stride: int, dilation: int, downsample: nn.Sequential | None, kind: Kind
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
@@ -272,6 +273,19 @@ def scale_residuals(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, BasicBlock | Bottleneck):
             nn.init.constant_(layer.last_norm.weight, _RESIDUAL_SCALE)
+
+
+def level_shortcuts(network: nn.Module) -> None:
+    """Scale the normalisation of every projecting shortcut so that an untrained network does not amplify.
+
+    Convolutions are initialised for a ReLU behind them, which halves the mean square; a shortcut has none, so that each
+    of the four stages would double it.
+    """
+    for layer in network.modules():
+        if isinstance(layer, BasicBlock | Bottleneck) and layer.downsample is not None:
+            norm = layer.downsample[1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            nn.init.constant_(norm.weight, math.sqrt(0.5))
 
 
 def _build(

@@ -10,12 +10,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy import _lazy
+from dcn_deploy.boxes import Boxes, by_name
 from dcn_deploy.errors import ModelSourceError, describe
 from dcn_deploy.models import zoo
 
@@ -35,6 +36,8 @@ class ResolvedModel:
         example_inputs: one tensor for each input, or None if the source names none.
         input_names: a name for each example input, or None.
         weights_path: the file whose weights it has, or None.
+        output_names: names of the outputs in order, or None.
+        boxes: which inputs hold regions of interest, and what those must fit.
     """
 
     module: torch.nn.Module
@@ -42,6 +45,8 @@ class ResolvedModel:
     example_inputs: tuple[torch.Tensor, ...] | None
     input_names: tuple[str, ...] | None
     weights_path: Path | None
+    output_names: tuple[str, ...] | None = None
+    boxes: Mapping[str, Boxes] = field(default_factory=dict)
 
 
 def resolve(spec: str, weights: str | os.PathLike[str] | None = None) -> ResolvedModel:
@@ -69,10 +74,16 @@ def resolve(spec: str, weights: str | os.PathLike[str] | None = None) -> Resolve
     location, separator, attribute = spec.rpartition(":")
     if not separator:
         module, example_inputs, input_names = _from_zoo(spec)
+        output_names = zoo.entry(spec).outputs or None
+        boxes = dict(zoo.entry(spec).boxes)
     elif not location or not attribute:
         raise ModelSourceError(describe("MODEL", expected=_GRAMMAR, actual=repr(spec)))
     else:
         module, example_inputs, input_names = _from_user(location, attribute)
+        output_names = None
+        boxes = by_name(
+            {name: tuple(x.shape) for name, x in zip(input_names or (), example_inputs or (), strict=False)}
+        )
     if weights is not None:
         load_weights(module, weights)
     return ResolvedModel(
@@ -81,6 +92,8 @@ def resolve(spec: str, weights: str | os.PathLike[str] | None = None) -> Resolve
         example_inputs=example_inputs,
         input_names=input_names,
         weights_path=None if weights is None else Path(weights),
+        output_names=output_names,
+        boxes=boxes,
     )
 
 
@@ -88,15 +101,11 @@ _Parts = tuple["torch.nn.Module", "tuple[torch.Tensor, ...] | None", "tuple[str,
 
 
 def _from_zoo(name: str) -> _Parts:
-    import torch
-
     if name not in zoo.ZOO and (name.endswith((".py", ".onnx", ".pt", ".pth")) or os.sep in name):
         remedy = f"Name the callable: {name}:build" if name.endswith(".py") else "Give the network's source."
         raise ModelSourceError(describe("MODEL", expected=_GRAMMAR, actual=repr(name), remedy=remedy))
     row = zoo.entry(name)
-    generator = torch.Generator().manual_seed(0)
-    example_inputs = tuple(torch.randn(shape, generator=generator) for shape in row.inputs.values())
-    return zoo.create(name), example_inputs, tuple(row.inputs)
+    return zoo.create(name), zoo.example_inputs(name), tuple(row.inputs)
 
 
 def _from_user(location: str, attribute: str) -> _Parts:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from dcn_deploy import _lazy
+from dcn_deploy.boxes import Boxes
 from dcn_deploy.errors import InvalidArgumentError, ModelSourceError, describe
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ class Entry:
         name: what :func:`create` and the command line call it.
         factory: ``module:callable`` inside this package; its keyword arguments are the network's options.
         inputs: shape of each example input, by the name it has in an exported file.
+        outputs: names of the outputs in an exported file, in order; empty: whatever the exporter makes of them.
+        boxes: which of the inputs hold regions of interest, and what those must fit.
         description: one line for tables.
         notes: what a reader should know besides.
         deformable_layers: how many deformable convolutions the network holds.
+        deformable_pools: how many deformable RoI poolings it holds.
         options: fixed arguments to the factory.
     """
 
@@ -36,12 +40,25 @@ class Entry:
     description: str
     notes: str = ""
     deformable_layers: int = 0
+    deformable_pools: int = 0
+    outputs: tuple[str, ...] = ()
+    boxes: Mapping[str, Boxes] = field(default_factory=lambda: MappingProxyType({}))
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _RESNET_NOTES = (
     "Names in state_dict are torchvision's, so its weights load; a deformable 3×3 convolution keeps `weight` "
     "under the name of the plain one and adds `conv_offset`."
+)
+
+_TWO_STAGE: Mapping[str, Any] = MappingProxyType(
+    {
+        "inputs": {"image": (1, 3, 320, 480), "rois": (16, 5)},
+        "outputs": ("class_scores", "box_deltas"),
+        "boxes": {"rois": Boxes(of="image")},
+        "notes": "Inputs: normalised RGB images and boxes (batch index, x1, y1, x2, y2) in their pixels, as a region "
+        "proposal network gives them. Outputs: class scores before the softmax, background first, and box deltas.",
+    }
 )
 
 ZOO: Mapping[str, Entry] = MappingProxyType(
@@ -63,6 +80,24 @@ ZOO: Mapping[str, Entry] = MappingProxyType(
                 {"input": (1, 1, 32, 32)},
                 "twin of digits_dcn with plain convolutions of equal width",
                 options={"deformable": False},
+            ),
+            Entry(
+                "faster_rcnn_dcn_v1",
+                "two_stage:faster_rcnn",
+                description="Faster R-CNN's second stage on ResNet-50 with deformable RoI pooling and stage 5, v1",
+                deformable_layers=3,
+                deformable_pools=2,
+                options={"version": 1},
+                **_TWO_STAGE,
+            ),
+            Entry(
+                "faster_rcnn_dcn_v2",
+                "two_stage:faster_rcnn",
+                description="the same with modulated deformable RoI pooling and stages 3 to 5, v2",
+                deformable_layers=13,
+                deformable_pools=2,
+                options={"version": 2},
+                **_TWO_STAGE,
             ),
             Entry(
                 "resnet18",
@@ -95,6 +130,14 @@ ZOO: Mapping[str, Entry] = MappingProxyType(
                 _RESNET_NOTES,
                 deformable_layers=13,
                 options={"deformable_stages": (3, 4, 5)},
+            ),
+            Entry(
+                "rfcn_dcn",
+                "two_stage:rfcn",
+                description="R-FCN's second stage on ResNet-50 with deformable pooling and stage 5, v1",
+                deformable_layers=3,
+                deformable_pools=4,
+                **_TWO_STAGE,
             ),
             Entry(
                 "single_dcn",
@@ -134,6 +177,29 @@ def entry(name: str) -> Entry:
         raise ModelSourceError(
             describe("network", expected=f"one of {', '.join(ZOO)}", actual=repr(name), remedy=remedy)
         ) from None
+
+
+def example_inputs(name: str, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Return an example for each input of the network called ``name``, in order.
+
+    Standard normal numbers, but random boxes inside the images for inputs that hold boxes.
+
+    Raises:
+        ModelSourceError: if the zoo has no such network.
+    """
+    row = entry(name)
+    _lazy.require("torch", f"the network '{name}'")
+    import numpy as np
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    random = np.random.default_rng(seed)
+    return tuple(
+        torch.from_numpy(row.boxes[key].draw(random, shape, row.inputs, integer=False)).float()
+        if key in row.boxes
+        else torch.randn(shape, generator=generator)
+        for key, shape in row.inputs.items()
+    )
 
 
 def create(name: str, **options: Any) -> torch.nn.Module:

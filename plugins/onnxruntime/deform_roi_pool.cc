@@ -5,6 +5,7 @@
 #include "onnxruntime/custom_op.h"
 #include "onnxruntime/deform_roi_pool_inference.h"
 #include "onnxruntime/deform_roi_pool_node.h"
+#include "onnxruntime/session_memory.h"
 #include "onnxruntime/session_threads.h"
 
 namespace dcn_deploy {
@@ -33,7 +34,9 @@ class DeformRoIPool2dKernel {
     check(api_, api_.GetTensorMutableData(run.y, &tensors.y));
 
     const SessionThreads threads(api_, context);
-    check(cpu::deform_roi_pool(run.params, tensors, cpu::select_kernels(), threads.parallel_for()),
+    SessionMemory memory(api_, context);
+    check(cpu::deform_roi_pool(run.params, tensors, cpu::select_kernels(), threads.parallel_for(),
+                               memory.scratch_memory()),
           node_.where());
   }
 

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "comparison.h"
 #include "core/cpu/aligned_buffer.h"
 #include "core/dtype.h"
 #include "core/half.h"
@@ -27,9 +28,11 @@ void PrintTo(const Kernels* kernels, std::ostream* out) { *out << kernels->name;
 
 namespace {
 
+using dcn_deploy::testing::available_kernels;
 using dcn_deploy::testing::GuardedBytes;
 using dcn_deploy::testing::read_element;
 using dcn_deploy::testing::seed;
+using dcn_deploy::testing::seed_trace;
 using dcn_deploy::testing::Tensor;
 using dcn_deploy::testing::write_element;
 
@@ -40,16 +43,6 @@ constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16}
 constexpr int64_t kCounts[] = {1, 2, 7, 8, 9, 15, 16, 17, 19, 31, 33, 64};
 
 std::size_t as_size(int64_t value) { return static_cast<std::size_t>(value); }
-
-std::string seed_trace() { return "DCN_DEPLOY_TEST_SEED=" + std::to_string(seed()); }
-
-std::vector<const Kernels*> available_kernels() {
-  std::vector<const Kernels*> all;
-  for (const char* name : {"portable", "avx2"}) {
-    if (const Kernels* kernels = find_kernels(name)) all.push_back(kernels);
-  }
-  return all;
-}
 
 // Memory of exactly this size, aligned as the kernels' scratch is and watched by the sanitizer.
 class Floats {

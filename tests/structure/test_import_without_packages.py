@@ -51,7 +51,9 @@ _NEEDS_TORCH = {
     "dcn_deploy.models.digits",
     "dcn_deploy.models.initialisation",
     "dcn_deploy.models.resnet",
+    "dcn_deploy.models.roi_heads",
     "dcn_deploy.models.single",
+    "dcn_deploy.models.two_stage",
 }
 
 _PROGRAM = """
