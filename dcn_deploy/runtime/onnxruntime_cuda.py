@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PROVIDER = "CUDAExecutionProvider"
 
+#: ONNX Runtime's name for the provider's memory.
+_MEMORY = "cuda"
+
 #: Entry of a session's configuration that the custom-op library reads when it is registered.
 _ALLOW_TF32 = "dcn_deploy.allow_tf32"
 
@@ -129,14 +132,15 @@ class _Graph:
         self._shapes = {name: array.shape for name, array in feed.items()}
         self._names = outputs
         self._inputs = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", device)
+            # A copy: in the host's memory, ONNX Runtime would write into the caller's array.
+            name: ort.OrtValue.ortvalue_from_numpy(np.array(array, order="C"), _MEMORY, device)
             for name, array in feed.items()
         }
         self._binding = session.io_binding()
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name in outputs:
-            self._binding.bind_output(name, "cuda", device)
+            self._binding.bind_output(name, _MEMORY, device)
         # This run finds the outputs' shapes and is not recorded; from then on they stay where they are.
         not_recorded = ort.RunOptions()
         not_recorded.add_run_config_entry("gpu_graph_id", "-1")
