@@ -114,6 +114,8 @@ class DeformRoIPool {
       for (int i = thread_; i < bins_ * channels_; i += kRoIPoolThreads)
         shared_store(&sums_[i], 0.0f);
       set_scales();
+      // For a RoI without samples, which meets no other barrier before store() reads the scales.
+      block_barrier();
 #pragma unroll 1
       for (int64_t run_y = 0; run_y < runs_y; ++run_y) {
 #pragma unroll 1
