@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,3 +180,22 @@ def test_no_mask_is_not_moved() -> None:
     pixels = 25 * 42
     elements = 2 * 512 * pixels + 512 * 512 * 9 + 4 * 18 * pixels + 512
     assert roofline.moved_bytes(shape, "float32") == 4 * elements
+
+
+@pytest.mark.parametrize("driver", ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"])
+def test_the_document_has_the_floors_as_they_are_computed(driver: str, checkout: Path) -> None:
+    document = (checkout / "docs" / "gpu.md").read_text(encoding="utf-8")
+    gpu = roofline.gpu_called(driver)
+    assert gpu is not None
+    table = roofline.markdown(SUITE, gpu)
+    assert table in document, f"docs/gpu.md is out of date. Its table for the {gpu.name} must be:\n\n{table}"
+    assert len(table.splitlines()) == len(SUITE) + 2
+    peaks = f"{gpu.bandwidth / 1e12:g} TB/s, {gpu.half / 1e12:g} TFLOP/s"
+    assert peaks in document
+
+
+def test_the_document_says_that_nothing_was_measured(checkout: Path) -> None:
+    """Until there is a result: then this sentence has to go, and a table has to come."""
+    document = (checkout / "docs" / "gpu.md").read_text(encoding="utf-8")
+    measured = list((checkout / "benchmarks" / "results").glob("gpu-*.json"))
+    assert ("have not yet been run on a GPU" in document) == (not measured)
