@@ -41,7 +41,7 @@ struct alignas(8) Vec8 {
 
 #if defined(DCN_DEPLOY_CUDA_HOST_SHIM)
 
-#include "cuda_host_shim.h"
+#include <cuda_host_shim.h>
 
 #else
 
