@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_check import roofline
+from benchmarks.gpu_check import devices, roofline
 from benchmarks.gpu_check.devices import relative_rms
 from benchmarks.gpu_check.engines import (
     DENSE,
@@ -113,7 +113,7 @@ def capture(runs: Sequence[Callable[[], Any]]) -> Callable[[], None]:
         for run in runs:
             run()
     torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
+    devices.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for run in runs:
@@ -127,7 +127,7 @@ def take_turns(replays: dict[str, Callable[[], None]], sets: int, rounds: int) -
 
     for replay in replays.values():
         replay()
-    torch.cuda.synchronize()
+    devices.synchronize()
     seconds: dict[str, list[float]] = {name: [] for name in replays}
     names = list(replays)
     for number in range(rounds):
@@ -186,7 +186,7 @@ def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, ca
     set_precision(mode)
     how = mode.how
     sets = count_of_sets(roofline.moved_bytes(shape, mode.precision), cache_bytes)
-    generator = torch.Generator("cuda").manual_seed(SEED)
+    generator = torch.Generator(devices.DEVICE).manual_seed(SEED)
     tensors = [TensorSet.random(shape, getattr(torch, how.dtype), generator) for _ in range(sets)]
     expected = exact(shape, tensors[0])
     replays: dict[str, Callable[[], None]] = {}
@@ -202,7 +202,7 @@ def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, ca
             with torch.inference_mode():
                 runs = [engine.prepare(shape, one, how) for one in tensors]
                 y = runs[0]()
-                torch.cuda.synchronize()
+                devices.synchronize()
                 error = relative_rms(y.double().cpu().numpy(), expected) if engine.deformable else None
                 if error is not None and not error <= WRONG[mode.precision]:
                     left_out[engine.name] = f"computes something else: relative RMS error {error:.1e}"
@@ -212,7 +212,7 @@ def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, ca
         except (RuntimeError, ImportError, TypeError, ValueError, NotImplementedError) as error_of_engine:
             # A peer that refuses a type or a shape is no reason to time nothing.
             left_out[engine.name] = " ".join(f"{type(error_of_engine).__name__}: {error_of_engine}".split())[:300]
-            torch.cuda.synchronize()
+            devices.synchronize()
 
     for engine in engines(library, how):
         add(engine, replays)
@@ -271,7 +271,7 @@ def bench_onnxruntime(shape: Any, precision: str) -> dict[str, Any]:
         "float16": (torch.float16, TensorProto.FLOAT16),
         "float32": (torch.float32, TensorProto.FLOAT),
     }[precision]
-    tensors = TensorSet.random(shape, dtype, torch.Generator("cuda").manual_seed(SEED))
+    tensors = TensorSet.random(shape, dtype, torch.Generator(devices.DEVICE).manual_seed(SEED))
     arrays = {"X": tensors.X, "W": tensors.W, "offset": tensors.offset, "B": tensors.B, "mask": tensors.mask}
     arrays = {name: tensor for name, tensor in arrays.items() if tensor is not None}
     node = helper.make_node(
@@ -293,7 +293,7 @@ def bench_onnxruntime(shape: Any, precision: str) -> dict[str, Any]:
     # A node that falls back to the CPU would be timed as the GPU's.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CUDAExecutionProvider"])
-    y = torch.empty(shape.output_shape, dtype=dtype, device="cuda")
+    y = torch.empty(shape.output_shape, dtype=dtype, device=devices.DEVICE)
     binding = session.io_binding()
     numpy_type = np.float16 if precision == "float16" else np.float32
     for name, tensor in arrays.items():
@@ -301,10 +301,10 @@ def bench_onnxruntime(shape: Any, precision: str) -> dict[str, Any]:
     binding.bind_output("Y", "cuda", 0, numpy_type, shape.output_shape, y.data_ptr())
     samples = []
     for number in range(ROUNDS + 5):
-        torch.cuda.synchronize()
+        devices.synchronize()
         begin = time.perf_counter()
         session.run_with_iobinding(binding)
-        torch.cuda.synchronize()
+        devices.synchronize()
         if number >= 5:
             samples.append(time.perf_counter() - begin)
     error = relative_rms(y.double().cpu().numpy(), exact(shape, tensors))

@@ -14,6 +14,25 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MARGIN = 256
 
 
+#: PyTorch's name of the device. A rehearsal sets "cpu": then the library has to be the one that the host plays.
+DEVICE = "cuda"
+
+
+def current_stream() -> int:
+    """PyTorch's current stream, as the library takes it; 0 where there is none."""
+    import torch
+
+    return int(torch.cuda.current_stream().cuda_stream) if DEVICE == "cuda" else 0
+
+
+def synchronize() -> None:
+    """Wait for everything that PyTorch's device has to do."""
+    import torch
+
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
 class Device(Protocol):
     """What the checks need of a device. An array is whatever :meth:`put` and :meth:`poisoned` give."""
 
@@ -124,7 +143,7 @@ class TorchDevice:
 
     def put(self, array: Array, dtype: str) -> Any:
         """Copy to the GPU, rounded."""
-        return self._torch.from_numpy(np.ascontiguousarray(array)).cuda().to(self._dtype(dtype))
+        return self._torch.from_numpy(np.ascontiguousarray(array)).to(DEVICE).to(self._dtype(dtype))
 
     def get(self, array: Any) -> Array:
         """Copy to the host as float64."""
@@ -134,18 +153,18 @@ class TorchDevice:
     def poisoned(self, shape: Sequence[int], dtype: str) -> Any:
         """A view into the middle of a larger tensor of NaN."""
         size = math.prod(shape)
-        whole = self._torch.full((size + 2 * MARGIN,), math.nan, dtype=self._dtype(dtype), device="cuda")
+        whole = self._torch.full((size + 2 * MARGIN,), math.nan, dtype=self._dtype(dtype), device=DEVICE)
         return whole[MARGIN : MARGIN + size].view(*shape)
 
     def margins_are_poisoned(self, array: Any) -> bool:
         """Whether nothing was written beside it."""
         storage = array.untyped_storage()
-        whole = self._torch.empty(0, dtype=array.dtype, device="cuda").set_(storage)
+        whole = self._torch.empty(0, dtype=array.dtype, device=DEVICE).set_(storage)
         return bool(whole[:MARGIN].isnan().all() and whole[MARGIN + array.numel() :].isnan().all())
 
     def scratch(self, size: int) -> Any:
         """Bytes of 0xff."""
-        return self._torch.full((size,), 0xFF, dtype=self._torch.uint8, device="cuda")
+        return self._torch.full((size,), 0xFF, dtype=self._torch.uint8, device=DEVICE)
 
     def pointer(self, array: Any) -> int:
         """Its address."""
@@ -153,8 +172,8 @@ class TorchDevice:
 
     def stream(self) -> int:
         """PyTorch's current stream."""
-        return int(self._torch.cuda.current_stream().cuda_stream)
+        return current_stream()
 
     def synchronize(self) -> None:
         """Wait for the GPU."""
-        self._torch.cuda.synchronize()
+        synchronize()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.gpu_check import devices
 from benchmarks.gpu_check.native import How, Library, Plan
 
 #: Deviation of the offsets, in pixels.
@@ -30,7 +31,7 @@ class TensorSet:
         import torch
 
         def draw(dims: tuple[int, ...], scale: float) -> Any:
-            return (torch.randn(dims, generator=generator, device="cuda") * scale).to(dtype)
+            return (torch.randn(dims, generator=generator, device=devices.DEVICE) * scale).to(dtype)
 
         reduction = shape.weight_shape[1] * shape.kernel**2
         mask = None
@@ -71,10 +72,8 @@ class _Call:
     kept: tuple[Any, ...]
 
     def __call__(self) -> Any:
-        import torch
-
-        stream = torch.cuda.current_stream().cuda_stream
-        self.plan.run(self.pointers, self.packed.data_ptr(), stream, dtypes=(self.coordinates, self.coordinates))
+        kinds = (self.coordinates, self.coordinates)
+        self.plan.run(self.pointers, self.packed.data_ptr(), devices.current_stream(), dtypes=kinds)
         return self.y
 
 
@@ -94,13 +93,15 @@ def ours(library: Library, name: str = "dcn_deploy", *, coordinates: str | None 
         channels_last = how.x_layout == "nhwc"
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         x = tensors.X.contiguous(memory_format=memory_format)
-        y = torch.empty(shape.output_shape, dtype=x.dtype, device="cuda").contiguous(memory_format=memory_format)
+        y = torch.empty(shape.output_shape, dtype=x.dtype, device=devices.DEVICE).contiguous(
+            memory_format=memory_format
+        )
         kind = coordinates or how.dtype
         offset = tensors.offset.to(getattr(torch, kind))
         mask = None if tensors.mask is None else tensors.mask.to(getattr(torch, kind))
         plan = library.plan(sizes_of(shape), how if tile is None else forced(how, tile))
-        packed = torch.empty(plan.info["packed_bytes"], dtype=torch.uint8, device="cuda")
-        plan.pack(tensors.W.data_ptr(), packed.data_ptr(), torch.cuda.current_stream().cuda_stream)
+        packed = torch.empty(plan.info["packed_bytes"], dtype=torch.uint8, device=devices.DEVICE)
+        plan.pack(tensors.W.data_ptr(), packed.data_ptr(), devices.current_stream())
         pointers = {
             "x": x.data_ptr(),
             "offset": offset.data_ptr(),

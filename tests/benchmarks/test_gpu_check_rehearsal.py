@@ -6,16 +6,21 @@ The very library that runs on a GPU, but for the compiler: its C interface and i
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import importlib.machinery
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.gpu_check import checks, native
-from benchmarks.gpu_check.devices import MARGIN, HostDevice, relative_rms
+from benchmarks.gpu_check import bench, checks, devices, engines, execution, native, roofline
+from benchmarks.gpu_check.devices import MARGIN, HostDevice, TorchDevice, relative_rms
 from benchmarks.gpu_check.native import How, Library, NativeError
+from dcn_deploy.models.suite import ConvShape
 
 import cases  # isort: skip
 
@@ -173,3 +178,127 @@ def test_roi_pooling(library: Library) -> None:
     checks.check_roi(HostDevice(), library, tally, chosen)
     assert tally.failures == []
     assert tally.launches == 12 * len(chosen)
+
+
+# PyTorch's part, with its tensors in the host's memory.
+
+
+@pytest.fixture
+def on_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "DEVICE", "cpu")
+
+
+@pytest.mark.parametrize("name", ["unequal_groups", "offset_group_16"])
+def test_every_kernel_on_pytorchs_tensors(name: str, on_host: None, library: Library, on: dict[str, int]) -> None:
+    device, tally = TorchDevice(), checks.Tally()
+    problem = checks.Problem(device, cases.by_name(name), checks.expected_conv)
+    checks.check_case(device, library, on, problem, tally, layouts=(("nhwc", "nchw"), ("nchw", "nhwc")))
+    assert tally.failures == []
+    assert tally.launches == 44
+
+
+def test_margins_of_pytorchs_tensors(on_host: None) -> None:
+    device = TorchDevice()
+    for dtype in ("float32", "float16", "bfloat16"):
+        y = device.poisoned((2, 3), dtype)
+        assert y.isnan().all()
+        y.fill_(1)
+        assert device.margins_are_poisoned(y)
+        y.as_strided((1,), (1,), y.storage_offset() + 6).fill_(1)
+        assert not device.margins_are_poisoned(y)
+
+
+SMALL = {
+    "wide": ConvShape(
+        name="wide", n=1, c=32, h=5, w=6, m=48, kernel=3, stride=1, dilation=2, group=1, offset_group=2, mask=True
+    ),
+    "depthwise": ConvShape(
+        name="depthwise", n=2, c=8, h=6, w=5, m=8, kernel=3, stride=2, dilation=1, group=8, offset_group=1, mask=False
+    ),
+}
+
+
+@pytest.fixture
+def peers_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins with the peers' signature: this project's operator in PyTorch."""
+    import dcn_deploy.ops
+
+    for package, *parts in (("torchvision", "ops"), ("deformops", "integrations", "torchvision")):
+        name = package
+        for part in ("", *parts):
+            name = f"{name}.{part}" if part else name
+            module: Any = types.ModuleType(name)
+            module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+            module.__path__ = []
+            module.deform_conv2d = dcn_deploy.ops.deform_conv2d
+            monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("mode", bench.MODES, ids=lambda mode: f"{mode.precision}-{mode.layout}")
+@pytest.mark.parametrize("name", list(SMALL))
+def test_a_row_of_the_benchmark(
+    name: str,
+    mode: bench.Mode,
+    on_host: None,
+    peers_at_hand: None,
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of it but the GPU's clock: sets, layouts, types, every engine and tile, their comparison with float64."""
+
+    def take_turns(replays: dict[str, Any], sets: int, rounds: int) -> dict[str, list[float]]:
+        for replay in replays.values():
+            replay()
+        return {name: [1.0] * rounds for name in replays}
+
+    monkeypatch.setattr(bench, "capture", lambda runs: lambda: [run() for run in runs])
+    monkeypatch.setattr(bench, "take_turns", take_turns)
+    gpu = roofline.gpu_called("NVIDIA H100 80GB HBM3")
+    row = bench.bench(SMALL[name], mode, library, gpu, cache_bytes=1)
+    timed = set(row["seconds"])
+    assert {bench.OURS, bench.SELF, bench.DENSE} <= timed
+    assert (bench.MIXED in timed) == (mode.how.dtype != "float32")
+    assert ("torchvision" in timed) == (mode.precision != "bfloat16"), row["left_out"]
+    assert "deformops" in timed, row["left_out"]
+    for engine in (bench.OURS, bench.SELF):
+        assert 0 < row["seconds"][engine]["relative_rms_error"] <= checks.BARS[mode.precision]
+    if name == "wide":
+        assert row["chosen"]["algorithm"] == ("simt" if mode.precision == "float32" else "tensor")
+        assert len(row["tiles"]) == len(library.tiles(row["chosen"]["algorithm"]))
+    else:
+        assert row["chosen"]["algorithm"] == "direct"
+    assert row["roofline"]["binds"] in ("memory", "product", "sampling", "gather")
+    assert bench.summarise([row])["by_mode"][f"{mode.precision} {mode.layout}"]["shapes"] == 1
+
+
+def test_an_engine_that_computes_something_else_is_not_timed(
+    on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = engines.Engine("refusing", True, lambda *a: _refuse(), lambda how: None)
+    shifted = engines.Engine("shifted", True, _shifted(library), lambda how: None)
+    monkeypatch.setattr(bench, "engines", lambda library, how: [engines.ours(library), refusing, shifted])
+    monkeypatch.setattr(bench, "capture", lambda runs: lambda: None)
+    monkeypatch.setattr(bench, "take_turns", lambda replays, sets, rounds: {name: [1.0] for name in replays})
+    row = bench.bench(SMALL["wide"], bench.MODES[0], library, None, cache_bytes=1)
+    assert set(row["seconds"]) == {bench.OURS}
+    assert row["left_out"]["refusing"] == "RuntimeError: not this type"
+    assert row["left_out"]["shifted"].startswith("computes something else: relative RMS error")
+
+
+def _refuse() -> Any:
+    raise RuntimeError("not\nthis type")
+
+
+def _shifted(library: Library) -> Any:
+    def prepare(shape: Any, tensors: Any, how: How) -> Any:
+        run = engines.ours(library).prepare(shape, tensors, how)
+        return lambda: run() + 1
+
+    return prepare
+
+
+def test_results_repeat_bit_for_bit(on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dataclasses.replace(cases.by_name("offset_group_16"), name=execution._CASE)
+    monkeypatch.setattr(checks, "suite_cases", lambda: (case,))
+    for how in execution._HOWS:
+        execution._repeats(TorchDevice(), library, how)
