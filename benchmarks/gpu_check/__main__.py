@@ -24,15 +24,22 @@ from benchmarks.gpu_check.stages import Failed, Missing, Stage, exit_status, run
 
 #: Seconds for everything: under nine minutes, the end of the last stage included.
 BUDGET = 525.0
-#: The most that a stage may take. Together they are the budget; what one leaves goes to the others.
+#: What each stage is sure of. Together they are the budget; what one leaves goes to the one after it.
 LIMITS = {"build": 110.0, "tests": 120.0, "execution": 30.0, "sanitizer": 105.0, "bench": 130.0, "ncu": 30.0}
 NAMES = tuple(LIMITS)
+
+
+def allowance(name: str, left: float, wanted: Sequence[str]) -> float:
+    """Seconds that a stage may take of what is left: all but what the later ones are sure of; half its own at least."""
+    later = [other for other in NAMES[NAMES.index(name) + 1 :] if other in wanted]
+    return min(left, max(left - sum(LIMITS[other] for other in later), LIMITS[name] / 2))
 
 
 class Check:
     """What the stages hand on to each other."""
 
-    def __init__(self, shapes: Sequence[str] | None, say: Callable[[str], None]) -> None:
+    def __init__(self, wanted: Sequence[str], shapes: Sequence[str] | None, say: Callable[[str], None]) -> None:
+        self._wanted = wanted
         self.gpu = machine.find_gpu()
         self.say = say
         self._shapes = shapes
@@ -59,7 +66,7 @@ class Check:
 
     def _limited(self, name: str, run: Callable[[float], str], left: float) -> str:
         # Where there is no GPU, the compiler has the time of all the others.
-        return run(left if self.gpu is None else min(left, LIMITS[name]))
+        return run(left if self.gpu is None else allowance(name, left, self._wanted))
 
     def library(self) -> Library:
         """The library that the stage ``build`` has made.
@@ -223,8 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    check = Check(options.shapes, say)
     wanted = options.stages or list(NAMES)
+    check = Check(wanted, options.shapes, say)
     stages = [stage for stage in check.stages() if stage.name in wanted]
     outcomes = run_stages(stages, budget=options.budget, say=say)
     if check.rows:

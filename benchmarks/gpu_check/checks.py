@@ -395,6 +395,9 @@ def check_all(
     table = [cases.by_name(name) for name in REDUCED] if reduced else list(cases.ALL_CASES)
     layouts = (("nchw", "nchw"), ("nhwc", "nhwc")) if reduced else LAYOUTS
     for case in table:
+        if clock() - begin > left:
+            tally.fail(f"{case.name} and what comes after it: no time was left of {left:.0f} s")
+            return tally
         check_case(device, library, on, Problem(device, case, expected_conv), tally, layouts=layouts)
         if tally.is_hopeless:
             return tally

@@ -157,6 +157,16 @@ def test_the_stages_fit_into_nine_minutes() -> None:
     assert sum(program.LIMITS.values()) <= program.BUDGET < 9 * 60
 
 
+def test_what_a_stage_leaves_goes_to_the_next() -> None:
+    every = program.NAMES
+    assert program.allowance("build", program.BUDGET, every) == program.LIMITS["build"]
+    assert program.allowance("bench", 300.0, every) == 300.0 - program.LIMITS["ncu"]
+    assert program.allowance("bench", 300.0, ["bench"]) == 300.0
+    # One that took too long does not starve the next.
+    assert program.allowance("bench", 90.0, every) == program.LIMITS["bench"] / 2
+    assert program.allowance("bench", 20.0, every) == 20.0
+
+
 def test_sanitizer_calls_and_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sanitizer.command("cs", "racecheck")[:3] == ["cs", "--tool", "racecheck"]
     assert sanitizer.command("cs", "memcheck")[-1] == "--inside-sanitizer"
