@@ -3,7 +3,6 @@
 #include "core/cuda/deform_conv2d.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +17,7 @@
 #include "comparison.h"
 #include "deform_conv2d_problem.h"
 #include "host_device_test.h"
+#include "sparse_tensor.h"
 
 namespace dcn_deploy {
 namespace cuda {
@@ -324,31 +324,8 @@ TEST_F(CudaDeformConv2d, RandomShapes) {
   }
 }
 
-// X, offsets and Y of more than 2^31 elements each. The memory is there where it is touched only;
-// of the grid only the end runs, which is where the large indices are.
-class Sparse {
- public:
-  Sparse(DType dtype, std::uint64_t count) : dtype_(dtype), bytes_(count * size_of(dtype)) {
-    data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  }
-  ~Sparse() {
-    if (ok()) munmap(data_, bytes_);
-  }
-  Sparse(const Sparse&) = delete;
-  Sparse& operator=(const Sparse&) = delete;
-
-  bool ok() const { return data_ != MAP_FAILED; }
-  void* data() { return data_; }
-  double get(std::uint64_t at) const { return testing::read_element(dtype_, data_, at); }
-  void set(std::uint64_t at, double value) { testing::write_element(dtype_, value, data_, at); }
-
- private:
-  DType dtype_;
-  std::size_t bytes_;
-  void* data_;
-};
-
+// X, offsets and Y of more than 2^31 elements each. Of the grid only the end runs, which is where
+// the large indices are.
 TEST_F(CudaDeformConv2d, IndicesPastTwoToThe31) {
   SCOPED_TRACE(seed_trace());
   constexpr DType kDType = DType::kFloat16;
@@ -367,7 +344,7 @@ TEST_F(CudaDeformConv2d, IndicesPastTwoToThe31) {
       false, &random_);
   const testing::Tensor weight(kDType, small.weight);
   const testing::Tensor bias(kDType, *small.bias);
-  Sparse offset(DType::kFloat32, 2 * kTaps * kPlane);
+  testing::SparseTensor offset(DType::kFloat32, 2 * kTaps * kPlane);
   ASSERT_TRUE(offset.ok());
   std::normal_distribution<double> normal(0, 1);
   for (std::int64_t c = 0; c < 2 * kTaps; ++c) {
@@ -381,7 +358,7 @@ TEST_F(CudaDeformConv2d, IndicesPastTwoToThe31) {
       return static_cast<std::uint64_t>(layout == Layout::kNchw ? channel * kPlane + pixel
                                                                 : pixel * kChannels + channel);
     };
-    Sparse x(kDType, kChannels * kPlane);
+    testing::SparseTensor x(kDType, kChannels * kPlane);
     ASSERT_TRUE(x.ok());
     std::mt19937_64 same(testing::seed());
     for (std::int64_t c = 0; c < kChannels; ++c) {
@@ -434,7 +411,7 @@ TEST_F(CudaDeformConv2d, IndicesPastTwoToThe31) {
       testing::GuardedBytes packed(plan.packed_bytes);
       host::configure({});
       ASSERT_TRUE(pack_deform_conv2d_weights(plan, weight.data(), packed.data(), nullptr).ok());
-      Sparse y(kDType, kChannels * kPlane);
+      testing::SparseTensor y(kDType, kChannels * kPlane);
       ASSERT_TRUE(y.ok());
       DeformConv2dTensors tensors;
       tensors.x = x.data();

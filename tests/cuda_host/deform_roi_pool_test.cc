@@ -8,12 +8,16 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "comparison.h"
+#include "core/cpu/deform_roi_pool.h"
 #include "deform_roi_pool_problem.h"
 #include "host_device_test.h"
+#include "random_tensors.h"
+#include "sparse_tensor.h"
 
 namespace dcn_deploy {
 namespace cuda {
@@ -197,6 +201,59 @@ TEST_F(CudaDeformRoIPool, RoIsOfABillionPixelsEnd) {
   for_each_layout({}, [&](Layout x_layout, Layout y_layout) {
     EXPECT_TRUE(close(problem.run(x_layout, y_layout), expected, DType::kFloat32));
   });
+}
+
+// X of more than 2^31 elements, sampled at its end.
+TEST_F(CudaDeformRoIPool, IndicesPastTwoToThe31) {
+  SCOPED_TRACE(seed_trace());
+  constexpr DType kDType = DType::kFloat16;
+  constexpr std::int64_t kChannels = 600, kHeight = 2000, kWidth = 2001, kWindow = 16;
+  constexpr std::int64_t kPlane = kHeight * kWidth;
+  static_assert(kChannels * kPlane > std::int64_t{1} << 31);
+  const DeformRoIPool2dParams params = params_of(
+      {"", RoIPoolVariant::kAligned, 1, kChannels, kHeight, kWidth, 1, 2, 3, 1.0f, 2, 1, 1, 0});
+  const double right = kWidth, bottom = kHeight;
+  const testing::Tensor rois(DType::kFloat32,
+                             {0, right - 12.5, bottom - 11.25, right + 0.75, bottom - 1.5});
+  std::vector<double> expected;
+  for (const Layout layout : {Layout::kNchw, Layout::kNhwc}) {
+    testing::SparseTensor x(kDType, kChannels * kPlane);
+    ASSERT_TRUE(x.ok());
+    std::mt19937_64 same(testing::seed());
+    std::normal_distribution<double> normal(0, 1);
+    for (std::int64_t c = 0; c < kChannels; ++c) {
+      for (std::int64_t row = kHeight - kWindow; row < kHeight; ++row) {
+        for (std::int64_t column = kWidth - kWindow; column < kWidth; ++column) {
+          const std::int64_t pixel = row * kWidth + column;
+          x.set(static_cast<std::uint64_t>(layout == Layout::kNchw ? c * kPlane + pixel
+                                                                   : pixel * kChannels + c),
+                normal(same));
+        }
+      }
+    }
+    if (expected.empty()) {
+      testing::Output y(kDType, kChannels * 6);
+      cpu::DeformRoIPool2dTensors tensors;
+      tensors.dtype = kDType;
+      tensors.x = x.data();
+      tensors.rois = rois.data();
+      tensors.y = y.data();
+      const Status status = cpu::deform_roi_pool(params, tensors, *testing::available_kernels()[0],
+                                                 {}, {}, cpu::RoIPoolWay::kDirect);
+      ASSERT_TRUE(status.ok()) << status.message;
+      expected = y.values();
+    }
+    testing::Output y(kDType, kChannels * 6);
+    DeformRoIPool2dTensors tensors;
+    tensors.dtype = kDType;
+    tensors.x_layout = layout;
+    tensors.x = x.data();
+    tensors.rois = rois.data();
+    tensors.y = y.data();
+    const Status status = deform_roi_pool(params, tensors, nullptr);
+    ASSERT_TRUE(status.ok()) << status.message;
+    EXPECT_TRUE(close(y.values(), expected, kDType));
+  }
 }
 
 TEST_F(CudaDeformRoIPool, NoRoIsLaunchNothing) {
