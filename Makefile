@@ -5,6 +5,8 @@
 #   make build      the package with its native libraries, installed editable in .venv/
 #   make lint       ruff, mypy, clang-format
 #   make bench-cpu  the CPU benchmarks of all engines at hand; results in benchmarks/results/
+#   make gpu-check  on a machine with an NVIDIA GPU: build, tests, sanitizers, benchmark of the CUDA kernels (9 minutes);
+#                   GPU_PYTHON=python3 takes that Python, with its own PyTorch, instead of setting up .venv/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -15,9 +17,12 @@ SOURCES := CMakeLists.txt VERSION $(shell find cmake plugins -type f | grep -v "
 # PyTorch, pytest workers and OpenMP would otherwise each take every core.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST_WORKERS ?= 2
+# nvcc takes most of a build, so here it compiles for the two architectures that CI stands for; a wheel that is built
+# without make has kernels for all of them.
+export CMAKE_ARGS ?= -DDCN_DEPLOY_CUDA_ARCHITECTURES=80-real;90a-real
 
 .DELETE_ON_ERROR:
-.PHONY: all demo test test-cpp test-python build lint format bench-cpu clean help
+.PHONY: all demo test test-cpp test-cuda-host test-python build lint format bench-cpu gpu-check clean help
 
 all: build
 
@@ -70,18 +75,36 @@ format: .venv/.dev-dependencies
 test-cpp: .venv/.dev-dependencies
 	$(BIN)/cmake -S . -B build/cpp-tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
 	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDCN_DEPLOY_BUILD_TESTS=ON -DDCN_DEPLOY_SANITIZE=address,undefined \
-	    -DDCN_DEPLOY_ONNXRUNTIME=OFF
+	    -DDCN_DEPLOY_ONNXRUNTIME=OFF -DDCN_DEPLOY_CUDA=OFF
 	$(BIN)/cmake --build build/cpp-tests
 	$(BIN)/ctest --test-dir build/cpp-tests --output-on-failure
+
+# The CUDA kernels' source, run on the host under the same sanitizers; needs no CUDA.
+test-cuda-host: .venv/.dev-dependencies
+	$(BIN)/cmake -S . -B build/cuda-host-tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
+	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDCN_DEPLOY_CUDA_HOST_TESTS=ON -DDCN_DEPLOY_SANITIZE=address,undefined \
+	    -DDCN_DEPLOY_ONNXRUNTIME=OFF -DDCN_DEPLOY_CUDA=OFF
+	$(BIN)/cmake --build build/cuda-host-tests --target dcn_deploy_cuda_host_tests
+	$(BIN)/ctest --test-dir build/cuda-host-tests --output-on-failure --parallel 2
 
 test-python: build .venv/.dev-dependencies
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-test: lint test-cpp test-python
+test: lint test-cpp test-cuda-host test-python
 
 bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
 	$(BIN)/python benchmarks/bench_roi_pool.py
+
+# GPU_CHECK: stages and options, e.g. GPU_CHECK="build tests".
+GPU_CHECK ?=
+ifdef GPU_PYTHON
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu_check $(GPU_CHECK)
+else
+gpu-check: .venv/.dev-dependencies
+	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK)
+endif
 
 clean:
 	rm -rf build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

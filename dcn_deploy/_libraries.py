@@ -27,7 +27,10 @@ LIBRARIES = {
     ),
     "onnxruntime_cuda": NativeLibrary(
         "libdcn_deploy_onnxruntime_cuda.so",
-        "This version has no CUDA operators yet; on the CPU there is the library 'onnxruntime'",
+        "It needs nvcc of CUDA 12.8 or later and the ONNX Runtime C API headers (ONNXRUNTIME_ROOT, or "
+        "libonnxruntime-dev); reinstall with -C cmake.define.DCN_DEPLOY_CUDA=ON -C "
+        "cmake.define.DCN_DEPLOY_ONNXRUNTIME=ON, which fails with the reason if one is missing. On the CPU there is "
+        "the library 'onnxruntime'",
     ),
     "tensorrt": NativeLibrary(
         "libdcn_deploy_tensorrt.so",

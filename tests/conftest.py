@@ -100,6 +100,37 @@ def library() -> Path:
         pytest.fail(f"the native library is needed here: {error}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def rehearsal() -> Path:
+    """Folder with the GPU's libraries in which the host plays the GPU; built here on first use.
+
+    They carry the kernels' very source, so that what drives them can be tried where there is no GPU.
+    """
+    import fcntl
+    import shutil
+    import subprocess
+
+    beside = Path(sys.executable).parent
+    cmake, ninja = (shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}") for name in ("cmake", "ninja"))
+    if cmake is None or ninja is None:
+        pytest.fail("cmake and ninja are needed here: pip install 'dcn-deploy[dev]'", pytrace=False)
+    folder = CHECKOUT / "build" / "cuda-rehearsal"
+    folder.mkdir(parents=True, exist_ok=True)
+    configure = [cmake, "-S", str(CHECKOUT), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    configure += ["-DCMAKE_BUILD_TYPE=Release", "-DDCN_DEPLOY_CUDA=OFF", "-DDCN_DEPLOY_CUDA_HOST_TESTS=ON"]
+    configure += ["-DDCN_DEPLOY_ONNXRUNTIME=ON"]
+    build = [cmake, "--build", str(folder), "--parallel", "2", "--target"]
+    build += ["dcn_deploy_cuda_c", "dcn_deploy_onnxruntime_cuda"]
+    with (folder / "lock").open("w") as lock:
+        # Test processes share the folder; one builds, the others wait.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (configure, build):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+            if done.returncode != 0:
+                pytest.fail(f"the rehearsal's libraries do not build:\n{(done.stdout + done.stderr)[-3000:]}")
+    return folder / "rehearsal"
+
+
 def _session_options(threads: int) -> Any:
     import onnxruntime
 

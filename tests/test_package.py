@@ -34,8 +34,16 @@ def test_a_folder_of_ones_own_goes_first(tmp_path, monkeypatch):
     assert dcn_deploy.library_path("tensorrt") == mine
 
 
-@pytest.mark.parametrize(("kind", "remedy"), [("onnxruntime_cuda", "no CUDA operators"), ("tensorrt", "no TensorRT")])
-def test_a_library_that_is_not_there_is_named_with_the_remedy(kind, remedy):
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("onnxruntime", "needs a C.*DCN_DEPLOY_ONNXRUNTIME=ON"),
+        ("onnxruntime_cuda", "needs nvcc.*DCN_DEPLOY_CUDA=ON"),
+        ("tensorrt", "no TensorRT"),
+    ],
+)
+def test_a_library_that_is_not_there_is_named_with_the_remedy(kind, remedy, tmp_path, monkeypatch):
+    monkeypatch.setattr("dcn_deploy._libraries._search_path", lambda: [tmp_path])
     with pytest.raises(errors.LibraryNotBuiltError, match=f"{LIBRARIES[kind].filename}.*looked in .*{remedy}.*doctor"):
         dcn_deploy.library_path(kind)
 

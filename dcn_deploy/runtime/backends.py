@@ -31,6 +31,8 @@ class Backend:
         summary: what it is, in a few words.
         module: module of the runner; None if this version has no runner for it yet.
         runner: name of the class in that module.
+        probe: name of a function in that module that says what is missing beyond the packages, as (detail, remedy), or
+            None.
         not_yet: for a backend without a runner, what to use meanwhile.
         uses: modules that the runner imports while it works; a reading of memory has to come after them.
     """
@@ -41,6 +43,7 @@ class Backend:
     summary: str
     module: str | None = None
     runner: str = ""
+    probe: str = ""
     not_yet: str = ""
     uses: tuple[str, ...] = ()
 
@@ -95,9 +98,11 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "onnxruntime-cuda",
             takes="onnx",
-            packages=("onnxruntime",),
-            summary="ONNX Runtime on an NVIDIA GPU",
-            not_yet=_USE_CPU,
+            packages=("onnxruntime", "onnx"),
+            summary="ONNX Runtime on an NVIDIA GPU, all three forms",
+            module="dcn_deploy.runtime.onnxruntime_cuda",
+            runner="OnnxRuntimeCudaRunner",
+            probe="what_is_missing",
         ),
         Backend(
             "tensorrt",
@@ -151,6 +156,10 @@ def availability(backend: str) -> Availability:
             detail, _, remedy = str(error).partition(" Install it: ")
             return Availability(False, detail, remedy)
         versions.append(f"{package} {getattr(module, '__version__', '(no version)')}")
+    if row.probe:
+        missing = getattr(importlib.import_module(row.module), row.probe)()
+        if missing is not None:
+            return Availability(False, *missing)
     return Availability(True, ", ".join(versions), "")
 
 

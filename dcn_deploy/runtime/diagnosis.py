@@ -215,6 +215,14 @@ def _loaded(kind: str, path: str, required: bool) -> Finding:
         return Finding("libraries", kind, "ok", path, required=required)
     try:
         ort = require("onnxruntime", "the library")
+        if kind == "onnxruntime_cuda":
+            from dcn_deploy.runtime.onnxruntime_cuda import what_is_missing
+
+            missing = what_is_missing()
+            if missing is not None:
+                # Nothing is wrong with the library: it would refuse to be registered, for that reason.
+                detail = f"{_library_version(path)}, {path}, not tried: {missing[0]}"
+                return Finding("libraries", kind, "ok", detail, required=required)
         ort.SessionOptions().register_custom_ops_library(path)
     except Exception as error:
         # ONNX Runtime raises its own classes, and the loader OSError.

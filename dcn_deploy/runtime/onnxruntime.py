@@ -1,4 +1,4 @@
-"""The backend ``onnxruntime``: ONNX Runtime on the CPU, all three forms of a file."""
+"""The backend ``onnxruntime``: ONNX Runtime on the CPU, all three forms of a file. Other providers derive from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dcn_deploy._lazy import require
 from dcn_deploy._libraries import library_path
-from dcn_deploy.errors import BackendError, LibraryNotBuiltError, UnsupportedError, describe
+from dcn_deploy.errors import BackendError, DcnDeployError, LibraryNotBuiltError, UnsupportedError, describe
 from dcn_deploy.runtime import onnx_model
 from dcn_deploy.runtime.base import ModelRunner
 from dcn_deploy.runtime.runner import NodeTime, RunnerOptions, TensorSpec
@@ -36,6 +36,8 @@ class OnnxRuntimeRunner(ModelRunner):
     """
 
     backend: ClassVar[str] = "onnxruntime"
+    #: Kind of the custom-op library, as ``library_path`` has it.
+    library: ClassVar[str] = "onnxruntime"
 
     def __init__(self, model: str | Path | onnx.ModelProto, *, options: RunnerOptions) -> None:
         super().__init__(model, options=options)
@@ -44,14 +46,14 @@ class OnnxRuntimeRunner(ModelRunner):
         self._origins = _Origins(())
 
     def _load(self) -> None:
-        ort = require("onnxruntime", "the backend 'onnxruntime'")
-        proto = onnx_model.load(self.model, "the backend 'onnxruntime'", external_data=False)
+        ort = require("onnxruntime", f"the backend '{self.backend}'")
+        proto = onnx_model.load(self.model, f"the backend '{self.backend}'", external_data=False)
         nodes = list(onnx_model.all_nodes(proto))
         self._origins = _Origins(proto.graph.node if self.options.profile else ())
         options = self._session_options(ort, needs_library=any(node.domain == DOMAIN for node in nodes))
         source = self._source(proto, options)
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(source, options, providers=self._providers())
         except Exception as error:
             raise _backend_error("ONNX Runtime refused the model", error, ort.__version__) from error
         self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
@@ -62,6 +64,10 @@ class OnnxRuntimeRunner(ModelRunner):
             # An intermediate may be a sequence or an optional; it is left out, while a true output may not be.
             if value.name in wanted or value.type.startswith("tensor(")
         )
+
+    def _providers(self) -> list[Any]:
+        """Return what to hand to ``InferenceSession``."""
+        return ["CPUExecutionProvider"]
 
     def _free(self) -> None:
         self._session = None
@@ -74,30 +80,35 @@ class OnnxRuntimeRunner(ModelRunner):
         # ONNX Runtime's own message for "no output wanted" is an empty list taken for all of them.
         if not outputs:
             return {}
-        half = any(spec.dtype is not None and spec.dtype.name == "bfloat16" for spec in (*self._inputs, *self._outputs))
         try:
-            if half:
-                values = {name: _to_ort_value(array) for name, array in feed.items()}
-                results = [_from_ort_value(value) for value in self._session.run_with_ort_values(outputs, values)]
-            else:
-                results = self._session.run(outputs, dict(feed))
+            results = self._compute(feed, outputs)
+        except DcnDeployError:
+            raise
         except Exception as error:
             import onnxruntime as ort
 
             raise _backend_error("ONNX Runtime failed while running", error, ort.__version__) from error
         return dict(zip(outputs, results, strict=True))
 
+    def _compute(self, feed: Mapping[str, np.ndarray[Any, Any]], outputs: list[str]) -> list[np.ndarray[Any, Any]]:
+        """Run the session; whatever ONNX Runtime raises comes out of it."""
+        if any(spec.dtype is not None and spec.dtype.name == "bfloat16" for spec in (*self._inputs, *self._outputs)):
+            values = {name: to_ort_value(array) for name, array in feed.items()}
+            return [from_ort_value(value) for value in self._session.run_with_ort_values(outputs, values)]
+        results: list[np.ndarray[Any, Any]] = self._session.run(outputs, dict(feed))
+        return results
+
     def node_times(self, skip: int = 0) -> tuple[NodeTime, ...]:
         """Return what each node took; see :meth:`Runner.node_times`. From ONNX Runtime's own profiler."""
         self._require_active("node_times")
         if not self.options.profile:
             raise BackendError(
-                "node_times of the backend 'onnxruntime': expected a runner created with "
+                f"node_times of the backend '{self.backend}': expected a runner created with "
                 "RunnerOptions(profile=True), got profile=False."
             )
         if self._folder is None:
             raise BackendError(
-                "node_times of the backend 'onnxruntime': expected a recording, got one that an earlier call has "
+                f"node_times of the backend '{self.backend}': expected a recording, got one that an earlier call has "
                 "ended. Activate a new runner for another."
             )
         events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
@@ -143,7 +154,7 @@ class OnnxRuntimeRunner(ModelRunner):
 
     def _register_library(self, ort: Any, options: Any) -> None:
         try:
-            path = library_path("onnxruntime")
+            path = library_path(self.library)
         except LibraryNotBuiltError as error:
             raise LibraryNotBuiltError(
                 f"the model contains nodes of domain '{DOMAIN}', which ONNX Runtime runs with a library of this "
@@ -247,7 +258,8 @@ def _dtype(name: str, what: str) -> np.dtype[Any]:
     return onnx_model.numpy_dtype(number, f"'{what}'")
 
 
-def _to_ort_value(array: np.ndarray[Any, Any]) -> Any:
+def to_ort_value(array: np.ndarray[Any, Any]) -> Any:
+    """Return an ``OrtValue`` in the host's memory with a copy or view of ``array``."""
     import numpy as np
     import onnxruntime as ort
 
@@ -257,7 +269,8 @@ def _to_ort_value(array: np.ndarray[Any, Any]) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
-def _from_ort_value(value: Any) -> np.ndarray[Any, Any]:
+def from_ort_value(value: Any) -> np.ndarray[Any, Any]:
+    """Return what an ``OrtValue`` in the host's memory holds."""
     if value.data_type() != "tensor(bfloat16)":
         array: np.ndarray[Any, Any] = value.numpy()
         return array

@@ -62,6 +62,10 @@ class RunnerOptions:
             one process, since spinning threads disturb the others.
         profile: record the time of every node, where the runtime can; see :meth:`Runner.node_times`.
         keep_intermediates: make every intermediate tensor of the graph an output.
+        device: ordinal of the GPU, for the runtimes that run on one.
+        allow_tf32: whether float32 products may be rounded to TF32 on a GPU. Off, float32 is exact to its own rounding.
+        cuda_graph: record the work of a run on a GPU once and replay it: less time on the host, but every run must have
+            the shapes of the first.
         progress: called as ``progress(done, total, node)`` before each node and once at the end of a run, by
             the runtimes slow enough to need it (``reference``).
     """
@@ -70,6 +74,9 @@ class RunnerOptions:
     spinning: bool = True
     profile: bool = False
     keep_intermediates: bool = False
+    device: int = 0
+    allow_tf32: bool = False
+    cuda_graph: bool = False
     progress: Callable[[int, int, str], None] | None = None
 
 

@@ -12,6 +12,8 @@ enum class StatusCode : int {
   // The sizes overflow 64-bit arithmetic or what the kernels can index.
   kTooLarge = 2,
   kOutOfMemory = 3,
+  // A call of the GPU's runtime failed.
+  kDevice = 4,
 };
 
 // The message is cut, never overrun; a status owns no memory and cannot throw.

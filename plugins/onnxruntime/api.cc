@@ -40,8 +40,9 @@ void check(const OrtApi& api, OrtStatusPtr status) {
 
 void check(const Status& status, const std::string& where) {
   if (status.ok()) return;
-  const OrtErrorCode code =
-      status.code == StatusCode::kOutOfMemory ? ORT_FAIL : ORT_INVALID_ARGUMENT;
+  const bool is_of_the_machine =
+      status.code == StatusCode::kOutOfMemory || status.code == StatusCode::kDevice;
+  const OrtErrorCode code = is_of_the_machine ? ORT_FAIL : ORT_INVALID_ARGUMENT;
   throw Failure(code, where + ": " + status.message);
 }
 

@@ -1,4 +1,4 @@
-// A custom operator for ONNX Runtime's CPU provider, with one overload for each type of X.
+// A custom operator for one of ONNX Runtime's providers, with one overload for each type of X.
 
 #ifndef DCN_DEPLOY_ONNXRUNTIME_CUSTOM_OP_H_
 #define DCN_DEPLOY_ONNXRUNTIME_CUSTOM_OP_H_
@@ -16,7 +16,8 @@ namespace onnxruntime {
 
 // `Operator` has
 //
-//   kOpType, kInputCount and is_optional(index), index 0 being X;
+//   Node, with kOpType, kInputCount and is_optional(index), index 0 being X;
+//   kProvider, the provider's name, null for the CPU's;
 //   Kernel, made from (const OrtApi&, const OrtKernelInfo*, type of X), with
 //       compute(OrtKernelContext*) const, which throws Failure;
 //   infer_shape(const OrtApi&, OrtShapeInferContext*) noexcept.
@@ -41,17 +42,18 @@ class CustomOp : public OrtCustomOp {
   CustomOp(const OrtApi& api, bool infer_shapes, ONNXTensorElementDataType feature_type)
       : OrtCustomOp{}, api_(&api), feature_type_(feature_type) {
     version = kApiVersion;
-    GetName = [](const OrtCustomOp*) { return Operator::kOpType; };
-    // The CPU provider.
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-    GetInputTypeCount = [](const OrtCustomOp*) -> std::size_t { return Operator::kInputCount; };
+    GetName = [](const OrtCustomOp*) { return Operator::Node::kOpType; };
+    GetExecutionProviderType = [](const OrtCustomOp*) { return Operator::kProvider; };
+    GetInputTypeCount = [](const OrtCustomOp*) -> std::size_t {
+      return Operator::Node::kInputCount;
+    };
     // X tells the overloads apart. The other inputs are left open, so that it is the kernel that
     // refuses a wrong type, with a message that says what was expected.
     GetInputType = [](const OrtCustomOp* self, std::size_t index) {
       return index == 0 ? of(self).feature_type_ : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     };
     GetInputCharacteristic = [](const OrtCustomOp*, std::size_t index) {
-      return Operator::is_optional(index) ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+      return Operator::Node::is_optional(index) ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
     };
     GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
     GetOutputTypeCount = [](const OrtCustomOp*) -> std::size_t { return 1; };

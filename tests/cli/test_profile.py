@@ -163,15 +163,23 @@ def test_self_check_decides_the_status(file: Path, run: Any, monkeypatch: pytest
 
 def test_backend_that_is_not_there(file: Path, refused: Any) -> None:
     line = refused("profile", file, "-b", "tensorflow")
-    assert line == "error: backend: expected one of torch, onnxruntime, reference, got 'tensorflow'."
+    assert line == "error: backend: expected one of torch, onnxruntime, reference, onnxruntime-cuda, got 'tensorflow'."
 
 
-@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_backend_without_a_runner_yet(backend: str, file: Path, refused: Any) -> None:
     line = refused("profile", file, "-b", backend)
     assert line.startswith(f"error: backend '{backend}' (")
-    assert "has no runner in this version; expected one of torch, onnxruntime, reference." in line
+    assert "has no runner in this version; expected one of torch, onnxruntime, reference, onnxruntime-cuda." in line
     assert "use the backend 'onnxruntime'" in line
+
+
+def test_a_backend_that_cannot_run_here_says_why(file: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "dcn_deploy.runtime.onnxruntime_cuda.what_is_missing", lambda: ("no GPU to be found", "install one")
+    )
+    line = refused("profile", file, "-b", "onnxruntime-cuda", *SHAPE)
+    assert line == "error: the backend 'onnxruntime-cuda' cannot run here: no GPU to be found; install one."
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
-#include <optional>
-#include <ostream>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,6 +16,7 @@
 #include "comparison.h"
 #include "core/deform_conv2d_params.h"
 #include "core/deform_conv2d_reference.h"
+#include "deform_conv2d_cases.h"
 #include "random_tensors.h"
 
 namespace dcn_deploy {
@@ -26,12 +24,21 @@ namespace {
 
 using testing::available_kernels;
 using testing::close;
+using testing::deform_conv2d_case;
 using testing::first_difference;
 using testing::kRelativeRms;
 using testing::Output;
+using testing::params_of;
+using testing::random_values;
 using testing::root_mean_square;
+using testing::scatter_far_offsets;
+using testing::scatter_nan;
 using testing::seed_trace;
+using testing::set_nan_where_nothing_samples;
 using testing::Tensor;
+using Case = testing::DeformConv2dCase;
+using Storage = testing::DeformConv2dStorage;
+using Values = testing::DeformConv2dValues;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -39,120 +46,6 @@ constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16}
 
 // Two neighbouring values of a storage type differ by at most this, relative to either.
 constexpr double kStep[kDTypeCount] = {0x1p-23, 0x1p-10, 0x1p-7};
-
-// Sizes and attributes. Height before width.
-struct Case {
-  const char* name;
-  std::int64_t batch;
-  std::int64_t in_channels, in_h, in_w;
-  std::int64_t out_channels, kernel_h, kernel_w;
-  std::int64_t stride_h, stride_w;
-  std::int64_t pad_top, pad_left, pad_bottom, pad_right;
-  std::int64_t dilation_h, dilation_w;
-  std::int64_t group, offset_group;
-};
-
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
-
-// Positions at which the whole kernel lies on the padded map, counted.
-std::int64_t count_positions(std::int64_t padded, std::int64_t dilation, std::int64_t kernel,
-                             std::int64_t stride) {
-  std::int64_t count = 0;
-  for (std::int64_t at = 0; at + dilation * (kernel - 1) < padded; at += stride) ++count;
-  return count;
-}
-
-DeformConv2dParams params_of(const Case& c) {
-  DeformConv2dParams p{};
-  p.batch = c.batch;
-  p.in_channels = c.in_channels;
-  p.in_h = c.in_h;
-  p.in_w = c.in_w;
-  p.out_channels = c.out_channels;
-  p.out_h =
-      count_positions(c.in_h + c.pad_top + c.pad_bottom, c.dilation_h, c.kernel_h, c.stride_h);
-  p.out_w =
-      count_positions(c.in_w + c.pad_left + c.pad_right, c.dilation_w, c.kernel_w, c.stride_w);
-  p.kernel_h = c.kernel_h;
-  p.kernel_w = c.kernel_w;
-  p.stride_h = c.stride_h;
-  p.stride_w = c.stride_w;
-  p.pad_top = c.pad_top;
-  p.pad_left = c.pad_left;
-  p.dilation_h = c.dilation_h;
-  p.dilation_w = c.dilation_w;
-  p.group = c.group;
-  p.offset_group = c.offset_group;
-  return p;
-}
-
-//  name, batch, X channels/h/w, M and kernel h/w, stride, pad top/left/bottom/right, dilation,
-//  group and offset_group
-const Case kCases[] = {
-    {"Plain", 1, 4, 19, 33, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"OnePixelMap", 1, 3, 1, 1, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"OnePixelMapAndKernel", 2, 7, 1, 1, 7, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
-    {"OnePixelWide", 2, 3, 19, 1, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"OnePixelHigh", 2, 3, 1, 33, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"TwoPixelsWide", 1, 3, 7, 2, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"OneOutputPixel", 3, 5, 7, 7, 9, 7, 7, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
-    {"AllUnequal", 2, 6, 33, 19, 7, 2, 5, 3, 2, 1, 2, 0, 3, 2, 3, 1, 1},
-    {"AllUnequalTransposed", 2, 6, 19, 33, 7, 5, 2, 2, 3, 3, 0, 2, 1, 3, 2, 1, 1},
-    {"WidePadding", 1, 2, 7, 7, 3, 3, 3, 1, 2, 9, 8, 7, 10, 1, 1, 1, 1},
-    {"Group2OffsetGroup3", 2, 12, 19, 7, 10, 3, 2, 1, 2, 1, 0, 1, 2, 1, 2, 2, 3},
-    {"Group3OffsetGroup2", 1, 12, 7, 19, 9, 2, 3, 2, 1, 0, 1, 1, 1, 2, 1, 3, 2},
-    {"Group6OffsetGroup4", 1, 12, 7, 33, 6, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6, 4},
-    {"Group2OffsetGroup8", 1, 8, 7, 7, 14, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 2, 8},
-    {"Depthwise", 2, 19, 7, 19, 19, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 19, 1},
-    {"DepthwiseOffsetGroups", 1, 7, 19, 7, 7, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 7, 7},
-    {"DepthwiseMultiplier", 1, 7, 19, 7, 21, 5, 3, 1, 1, 2, 1, 2, 1, 1, 1, 7, 1},
-    {"ManyChannels", 1, 300, 7, 7, 13, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
-    {"ManyTerms", 1, 66, 7, 7, 8, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1, 1, 2},
-    {"Kernel9x9", 1, 4, 19, 7, 3, 9, 9, 1, 1, 4, 4, 4, 4, 1, 1, 1, 2},
-    {"Kernel1x65", 1, 2, 7, 33, 3, 1, 65, 1, 2, 0, 32, 0, 32, 1, 1, 1, 1},
-    {"Kernel8x8", 1, 5, 9, 9, 3, 8, 8, 1, 1, 1, 1, 2, 2, 1, 1, 1, 1},
-    {"Kernel11x13Groups", 2, 6, 7, 7, 4, 11, 13, 1, 1, 6, 7, 5, 6, 1, 1, 2, 3},
-    {"ManyOutputs", 1, 3, 7, 7, 769, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
-    {"ManyOutputsOfEachGroup", 1, 4, 7, 3, 3086, 2, 1, 1, 1, 1, 0, 0, 0, 1, 1, 2, 2},
-    {"ManyTiles", 1, 2, 33, 33, 7, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"ManyImages", 33, 2, 3, 5, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {"FarColumns", 1, 1, 2, 70001, 1, 1, 2, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1},
-};
-
-const Case& case_named(const std::string& name) {
-  for (const Case& c : kCases) {
-    if (name == c.name) return c;
-  }
-  throw std::invalid_argument("no case is called " + name);
-}
-
-struct Storage {
-  DType features = DType::kFloat32;
-  DType offset = DType::kFloat32;
-  DType mask = DType::kFloat32;
-};
-
-struct Values {
-  std::vector<double> x, weight, offset;
-  std::optional<std::vector<double>> bias, mask;
-};
-
-// Random values; of the offsets, some are whole numbers, which put samples on the map's edges.
-Values random_values(const DeformConv2dParams& p, bool bias, bool mask, std::mt19937_64* random) {
-  const std::int64_t taps = p.kernel_h * p.kernel_w;
-  const std::int64_t places = p.batch * p.offset_group * taps * p.out_h * p.out_w;
-  Values v;
-  v.x = testing::normal_values(random, p.batch * p.in_channels * p.in_h * p.in_w, 1);
-  v.weight = testing::normal_values(random, p.out_channels * (p.in_channels / p.group) * taps, 1);
-  v.offset = testing::normal_values(random, 2 * places, 2);
-  std::uniform_int_distribution<int> one_of_five(0, 4);
-  for (double& value : v.offset) {
-    if (one_of_five(*random) == 0) value = std::round(value);
-  }
-  if (bias) v.bias = testing::normal_values(random, p.out_channels, 2);
-  if (mask) v.mask = testing::uniform_values(random, places, 0, 1);
-  return v;
-}
 
 // A node with its inputs, as the kernel and as the reference see them.
 class Problem {
@@ -311,13 +204,7 @@ TEST_P(DeformConv2dCases, GiveTheSameBitsForAnImageAloneAndInABatch) {
 TEST_P(DeformConv2dCases, LetNanFeaturesReachOnlyWhatSamplesThem) {
   SCOPED_TRACE(seed_trace());
   Values values = random_values(params_, true, true, &random_);
-  // About one output in three is hit.
-  const double corners = 4.0 * static_cast<double>(params_.in_channels / params_.group *
-                                                   params_.kernel_h * params_.kernel_w);
-  std::bernoulli_distribution is_nan(std::min(0.4, 0.4 / corners));
-  for (double& value : values.x) {
-    if (is_nan(random_)) value = kNan;
-  }
+  scatter_nan(params_, &random_, &values.x);
   for (const DType dtype : kDTypes) {
     const Storage storage{dtype, DType::kFloat32, DType::kFloat32};
     const Problem problem(params_, values, storage);
@@ -339,44 +226,7 @@ TEST_P(DeformConv2dCases, NeverLookAtPixelsThatNothingSamples) {
     if (leaves(random_)) value = kNan;
   }
   const std::vector<double> clean_x = values.x;
-  std::vector<bool> read(values.x.size(), false);
-  const DeformConv2dParams& p = params_;
-  const std::int64_t taps = p.kernel_h * p.kernel_w;
-  const std::int64_t pixels = p.out_h * p.out_w;
-  for (std::int64_t n = 0; n < p.batch; ++n) {
-    for (std::int64_t c = 0; c < p.in_channels; ++c) {
-      const std::int64_t o = c / (p.in_channels / p.offset_group);
-      for (std::int64_t tap = 0; tap < taps; ++tap) {
-        const std::int64_t first = 2 * ((n * p.offset_group + o) * taps + tap) * pixels;
-        for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
-          const auto offset_of = [&](std::int64_t at) {
-            return static_cast<double>(
-                static_cast<float>(values.offset[static_cast<std::size_t>(at)]));
-          };
-          const double y = static_cast<double>(pixel / p.out_w * p.stride_h - p.pad_top +
-                                               tap / p.kernel_w * p.dilation_h) +
-                           offset_of(first + pixel);
-          const double x = static_cast<double>(pixel % p.out_w * p.stride_w - p.pad_left +
-                                               tap % p.kernel_w * p.dilation_w) +
-                           offset_of(first + pixels + pixel);
-          if (!(y > -1 && y < static_cast<double>(p.in_h) && x > -1 &&
-                x < static_cast<double>(p.in_w))) {
-            continue;
-          }
-          for (int corner = 0; corner < 4; ++corner) {
-            const auto row = static_cast<std::int64_t>(std::floor(y)) + corner / 2;
-            const auto column = static_cast<std::int64_t>(std::floor(x)) + corner % 2;
-            if (row < 0 || row >= p.in_h || column < 0 || column >= p.in_w) continue;
-            read[static_cast<std::size_t>(((n * p.in_channels + c) * p.in_h + row) * p.in_w +
-                                          column)] = true;
-          }
-        }
-      }
-    }
-  }
-  for (std::size_t i = 0; i < read.size(); ++i) {
-    if (!read[i]) values.x[i] = kNan;
-  }
+  set_nan_where_nothing_samples(params_, values.offset, &values.x);
   for (const DType dtype : kDTypes) {
     const Storage storage{dtype, DType::kFloat32, DType::kFloat32};
     const Problem poisoned(params_, values, storage);
@@ -393,16 +243,8 @@ TEST_P(DeformConv2dCases, NeverLookAtPixelsThatNothingSamples) {
 // NaN, infinite and huge offsets sample outside, in every storage type.
 TEST_P(DeformConv2dCases, SampleNothingAtOffsetsThatLeaveTheMap) {
   SCOPED_TRACE(seed_trace());
-  constexpr double kFar[] = {kNan,         -kNan,         kInfinity,    -kInfinity,
-                             3e38,         -3e38,         1e9,          -1e9,
-                             1073741824.0, -1073741824.0, 2147483648.0, -2147483648.0,
-                             4294967296.0, -4294967296.0, 9.3e18,       -9.3e18};
   Values values = random_values(params_, true, true, &random_);
-  std::bernoulli_distribution replace(0.2);
-  std::uniform_int_distribution<std::size_t> which(0, std::size(kFar) - 1);
-  for (double& value : values.offset) {
-    if (replace(random_)) value = kFar[which(random_)];
-  }
+  scatter_far_offsets(&random_, &values.offset);
   for (const DType offset_dtype : kDTypes) {
     const Storage storage{DType::kFloat32, offset_dtype, DType::kFloat32};
     const Problem problem(params_, values, storage);
@@ -440,7 +282,8 @@ TEST_P(DeformConv2dCases, AgreeAcrossInstructionSets) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(DeformConv2d, DeformConv2dCases, ::testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(DeformConv2d, DeformConv2dCases,
+                         ::testing::ValuesIn(testing::deform_conv2d_cases()),
                          [](const ::testing::TestParamInfo<Case>& tested) {
                            return std::string(tested.param.name);
                          });
@@ -452,7 +295,7 @@ TEST(DeformConv2d, EveryCombinationOfInputsAndDTypes) {
   for (const char* name : {"Plain", "OnePixelWide", "AllUnequal", "Group2OffsetGroup3",
                            "DepthwiseMultiplier", "Kernel11x13Groups"}) {
     SCOPED_TRACE(name);
-    const DeformConv2dParams params = params_of(case_named(name));
+    const DeformConv2dParams params = params_of(deform_conv2d_case(name));
     for (const bool bias : {false, true}) {
       for (const bool mask : {false, true}) {
         const Values values = random_values(params, bias, mask, &random);
@@ -510,7 +353,7 @@ TEST(DeformConv2d, RandomShapes) {
 TEST(DeformConv2d, ZeroOffsetsAreAConvolution) {
   SCOPED_TRACE(seed_trace());
   std::mt19937_64 random(testing::seed());
-  const Case& c = case_named("AllUnequal");
+  const Case& c = deform_conv2d_case("AllUnequal");
   const DeformConv2dParams p = params_of(c);
   Values values = random_values(p, true, false, &random);
   std::fill(values.offset.begin(), values.offset.end(), 0.0);
@@ -582,7 +425,7 @@ TEST(DeformConv2d, EdgesOfTheMap) {
 }
 
 TEST(DeformConv2d, EmptyBatchTouchesNothing) {
-  Case c = case_named("Group2OffsetGroup3");
+  Case c = deform_conv2d_case("Group2OffsetGroup3");
   c.batch = 0;
   std::mt19937_64 random(testing::seed());
   const DeformConv2dParams params = params_of(c);
@@ -598,7 +441,7 @@ TEST(DeformConv2d, EmptyBatchTouchesNothing) {
 TEST(DeformConv2d, NothingIsLeftFromTheTileBefore) {
   SCOPED_TRACE(seed_trace());
   std::mt19937_64 random(testing::seed());
-  const DeformConv2dParams large = params_of(case_named("ManyTiles"));
+  const DeformConv2dParams large = params_of(deform_conv2d_case("ManyTiles"));
   Values nan = random_values(large, true, true, &random);
   for (std::vector<double>* values : {&nan.x, &nan.weight, &nan.offset, &*nan.bias, &*nan.mask}) {
     std::fill(values->begin(), values->end(), kNan);
@@ -606,7 +449,7 @@ TEST(DeformConv2d, NothingIsLeftFromTheTileBefore) {
   const Problem before(large, nan);
   for (const char* name : {"OnePixelMap", "AllUnequal", "OneOutputPixel", "Kernel9x9"}) {
     SCOPED_TRACE(name);
-    const DeformConv2dParams params = params_of(case_named(name));
+    const DeformConv2dParams params = params_of(deform_conv2d_case(name));
     for (const bool mask : {false, true}) {
       const Problem problem(params, random_values(params, false, mask, &random));
       for (const cpu::Kernels* kernels : available_kernels()) {
@@ -624,7 +467,7 @@ TEST(DeformConv2d, NothingIsLeftFromTheTileBefore) {
 }
 
 TEST(DeformConv2d, WeightsTooLargeToPackAreRefused) {
-  DeformConv2dParams params = params_of(case_named("Plain"));
+  DeformConv2dParams params = params_of(deform_conv2d_case("Plain"));
   params.in_channels = params.out_channels = std::int64_t{1} << 32;
   for (const cpu::Kernels* kernels : available_kernels()) {
     const float weight = 0;

@@ -20,6 +20,9 @@ from dcn_deploy.errors import (
 )
 
 RUNNABLE = [name for name, row in runtime.BACKENDS.items() if row.module]
+EVERY_NAME = "expected one of torch, onnxruntime, reference, onnxruntime-cuda, got 'onnx-runtime'"
+#: Those that need no GPU.
+ANYWHERE = [name for name in RUNNABLE if not runtime.BACKENDS[name].probe]
 ON_FILES = [name for name in RUNNABLE if runtime.BACKENDS[name].takes == "onnx"]
 
 
@@ -38,7 +41,7 @@ def test_the_table_names_a_class_of_that_backend(backend: str) -> None:
     assert runner.backend == backend == row.name
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_life_cycle(backend: str, models: Any) -> None:
     model, feed = models(backend)
     runner = runtime.create(backend, model)
@@ -60,7 +63,7 @@ def test_life_cycle(backend: str, models: Any) -> None:
         np.testing.assert_array_equal(first[name], second[name])
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_replicate_changes_options_and_leaves_the_original(backend: str, models: Any) -> None:
     model, feed = models(backend)
     with runtime.create(backend, model) as runner:
@@ -72,7 +75,7 @@ def test_replicate_changes_options_and_leaves_the_original(backend: str, models:
         runner.infer(feed)
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_a_feed_that_does_not_fit_names_the_backend(backend: str, models: Any) -> None:
     model, feed = models(backend)
     with (
@@ -82,7 +85,7 @@ def test_a_feed_that_does_not_fit_names_the_backend(backend: str, models: Any) -
         runner.infer(feed | {"surplus": np.zeros(1)})
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_unknown_output(backend: str, models: Any) -> None:
     model, feed = models(backend)
     with (
@@ -94,7 +97,7 @@ def test_unknown_output(backend: str, models: Any) -> None:
         runner.infer(feed, ["boxes"])
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_feed_is_left_alone_and_results_do_not_alias_it(backend: str, models: Any) -> None:
     model, feed = models(backend)
     before = {name: array.copy() for name, array in feed.items()}
@@ -109,7 +112,7 @@ def test_feed_is_left_alone_and_results_do_not_alias_it(backend: str, models: An
         np.testing.assert_array_equal(kept[name], copies[name])
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_memory_layout_of_the_feed_does_not_matter(backend: str, models: Any) -> None:
     model, feed = models(backend)
     strange = {}
@@ -125,9 +128,16 @@ def test_memory_layout_of_the_feed_does_not_matter(backend: str, models: Any) ->
         np.testing.assert_array_equal(actual[name], expected[name])
 
 
+def test_the_backends_that_need_no_gpu() -> None:
+    assert set(ANYWHERE) >= {"torch", "onnxruntime", "reference"}
+
+
 def test_unknown_backend() -> None:
     for function in (lambda: runtime.create("onnx-runtime", "m.onnx"), lambda: runtime.availability("onnx-runtime")):
-        with pytest.raises(UnsupportedError, match="expected one of torch, onnxruntime, reference, got 'onnx-runtime'"):
+        with pytest.raises(
+            UnsupportedError,
+            match=EVERY_NAME,
+        ):
             function()
 
 
@@ -140,7 +150,7 @@ def test_backend_without_runner_says_what_to_use(backend: str) -> None:
     assert "onnxruntime" in available.remedy
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_availability_tells_versions(backend: str) -> None:
     available = runtime.availability(backend)
     assert available.ok
@@ -179,7 +189,7 @@ def test_torch_refuses_files() -> None:
         runtime.create("torch", abs).activate()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("backend", ON_FILES)
+@pytest.mark.parametrize("backend", [name for name in ON_FILES if name in ANYWHERE])
 def test_missing_file(backend: str, tmp_path: Any) -> None:
     with pytest.raises(ModelSourceError, match=r"expected the path of a file, got '.*none\.onnx'"):
         runtime.create(backend, tmp_path / "none.onnx").activate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--config-settings", f"build-dir={folder / 'build'}"]
     # Its absence would be a reason to fail, not to build less.
     command += ["--config-settings", "cmake.define.DCN_DEPLOY_ONNXRUNTIME=ON"]
+    # One architecture shows whether the library gets into the wheel.
+    command += ["--config-settings", "cmake.define.DCN_DEPLOY_CUDA_ARCHITECTURES=80-real"]
     command += ["--wheel-dir", str(folder / "dist"), str(source_tree.CHECKOUT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -56,6 +59,8 @@ def test_nothing_else_is_in_it(names: list[str]) -> None:
 
 def test_the_native_library_is_in_it(names: list[str]) -> None:
     assert "dcn_deploy/lib/libdcn_deploy_onnxruntime.so" in names
+    assert ("dcn_deploy/lib/libdcn_deploy_onnxruntime_cuda.so" in names) == (shutil.which("nvcc") is not None)
+    assert len([name for name in names if name.endswith(".so")]) <= 3, "the rest is for tests and benchmarks"
 
 
 def test_platform_tag_and_license(wheel: Path, names: list[str]) -> None:

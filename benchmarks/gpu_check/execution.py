@@ -1,0 +1,163 @@
+"""Stage ``execution``: what only a GPU can show. Streams at once, CUDA graphs, no allocation, sizes past 2^31."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_check import checks
+from benchmarks.gpu_check.devices import TorchDevice, relative_rms
+from benchmarks.gpu_check.native import How, Library
+from benchmarks.gpu_check.stages import Failed
+
+#: One for each kind of kernel; large enough that several can run at once.
+_CASE = "det_res4"
+_HOWS = (
+    How("float16", "nhwc", "nhwc"),
+    How("float16", "nchw", "nchw"),
+    How("bfloat16", "nhwc", "nhwc"),
+    How("float32", "nhwc", "nhwc"),
+    How("float32", "nchw", "nchw", allow_tf32=True),
+    How("float16", "nhwc", "nhwc", algorithm="direct"),
+)
+_STREAMS = 4
+_RUNS = 50
+
+
+def _prepared(device: TorchDevice, library: Library, how: How) -> tuple[Any, Any, Any, Any]:
+    case = next(case for case in checks.suite_cases() if case.name == _CASE)
+    problem = checks.Problem(device, case, checks.expected_conv)
+    plan = library.plan(checks.sizes_of(case), how)
+    packed = checks.pack(device, problem, plan, how.dtype)
+    y = device.poisoned(checks.output_shape(case, how.y_layout), how.dtype)
+    checks.launch(device, problem, plan, how, packed, ("float32", "float32"), y)
+    device.synchronize()
+    return problem, plan, packed, y
+
+
+def _same(a: Any, b: Any) -> bool:
+    import torch
+
+    return bool(torch.equal(a.view(torch.uint8), b.view(torch.uint8)))
+
+
+def _repeats(device: TorchDevice, library: Library, how: How) -> None:
+    problem, plan, packed, first = _prepared(device, library, how)
+    for _ in range(5):
+        again = device.poisoned(first.shape, how.dtype)
+        checks.launch(device, problem, plan, how, packed, ("float32", "float32"), again)
+        device.synchronize()
+        if not _same(first, again):
+            raise Failed(f"{how}: expected the same bits in every run, got others")
+
+
+def _streams(device: TorchDevice, library: Library, how: How) -> None:
+    import torch
+
+    problem, plan, packed, first = _prepared(device, library, how)
+    streams = [torch.cuda.Stream() for _ in range(_STREAMS)]
+    outputs = [device.poisoned(first.shape, how.dtype) for _ in range(_STREAMS * 4)]
+    device.synchronize()
+    for i, y in enumerate(outputs):
+        with torch.cuda.stream(streams[i % _STREAMS]):
+            checks.launch(device, problem, plan, how, packed, ("float32", "float32"), y)
+    device.synchronize()
+    wrong = sum(not _same(first, y) for y in outputs)
+    if wrong:
+        raise Failed(f"{how}: {wrong} of {len(outputs)} results on {_STREAMS} streams at once differ from that on one")
+
+
+def _graph(device: TorchDevice, library: Library, how: How) -> None:
+    import torch
+
+    problem, plan, packed, first = _prepared(device, library, how)
+    y = device.poisoned(first.shape, how.dtype)
+    x = problem.tensor("X", how.dtype, how.x_layout)
+    device.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        # The weights too, as where they are no constants.
+        plan.pack(device.pointer(problem.tensor("W", how.dtype)), device.pointer(packed), device.stream())
+        checks.launch(device, problem, plan, how, packed, ("float32", "float32"), y)
+    for factor in (1.0, 2.0):
+        x.mul_(factor)
+        y.fill_(float("nan"))
+        graph.replay()
+        eager = device.poisoned(first.shape, how.dtype)
+        checks.launch(device, problem, plan, how, packed, ("float32", "float32"), eager)
+        device.synchronize()
+        if not _same(y, eager):
+            raise Failed(f"{how}: expected a replayed CUDA graph to give the bits of a plain call, got others")
+
+
+def _no_allocation(device: TorchDevice, library: Library, how: How) -> None:
+    import torch
+
+    problem, plan, packed, y = _prepared(device, library, how)
+    free, _ = torch.cuda.mem_get_info()
+    for _ in range(_RUNS):
+        checks.launch(device, problem, plan, how, packed, ("float32", "float32"), y)
+    device.synchronize()
+    now, _ = torch.cuda.mem_get_info()
+    if now != free:
+        raise Failed(f"{how}: expected no device memory to be taken in {_RUNS} runs, got {free - now} bytes")
+
+
+def _past_2_31(device: TorchDevice, library: Library) -> str:
+    """X and Y of more than 2^31 elements: the last image alone must give what it gives among the others."""
+    import torch
+
+    n, channels, extent = 9, 64, 2000
+    free, _ = torch.cuda.mem_get_info()
+    needed = 2 * (2 * n * channels * extent**2 + n * 27 * extent**2) + 2**31
+    if free < needed:
+        return f"sizes past 2^31 not tried ({needed / 2**30:.0f} GiB of memory needed, {free / 2**30:.0f} free)"
+    generator = torch.Generator("cuda").manual_seed(checks.SEED)
+
+    def draw(*shape: int) -> Any:
+        return torch.empty(shape, dtype=torch.float16, device="cuda").normal_(generator=generator)
+
+    x, w = draw(n, extent, extent, channels), draw(channels, channels, 3, 3)
+    offset, mask = draw(n, 18, extent, extent), draw(n, 9, extent, extent)
+    sizes = {"in_channels": channels, "in_h": extent, "in_w": extent, "out_channels": channels}
+    sizes |= {
+        f"{name}_{axis}": value for name, value in (("kernel", 3), ("stride", 1), ("dilation", 1)) for axis in "hw"
+    }
+    sizes |= {f"pad_{side}": 1 for side in ("top", "left", "bottom", "right")} | {"group": 1, "offset_group": 1}
+    how = How("float16", "nhwc", "nhwc")
+    outputs = []
+    for first, count in ((0, n), (n - 1, 1)):
+        plan = library.plan({"batch": count, **sizes}, how)
+        packed = device.scratch(plan.info["packed_bytes"])
+        plan.pack(w.data_ptr(), packed.data_ptr(), device.stream())
+        y = torch.full((count, extent, extent, channels), float("nan"), dtype=torch.float16, device="cuda")
+        pointers = {"x": x[first:].data_ptr(), "offset": offset[first:].data_ptr(), "bias": None}
+        pointers |= {"mask": mask[first:].data_ptr(), "y": y.data_ptr()}
+        plan.run(pointers, packed.data_ptr(), device.stream(), dtypes=("float16", "float16"))
+        device.synchronize()
+        outputs.append(y[-1].double().cpu().numpy())
+        del y
+    error = relative_rms(outputs[0], outputs[1])
+    if not error <= checks.BARS["float16"] or not np.isfinite(outputs[1]).all():
+        raise Failed(
+            f"image {n - 1} of a map of {x.numel()} elements: relative RMS error {error:.2e} against itself alone"
+        )
+    return f"sizes past 2^31 right ({x.numel() / 2**31:.2f} · 2^31 elements)"
+
+
+def check(library: Library) -> str:
+    """Run all of it on the GPU.
+
+    Raises:
+        Failed: with the first thing that is wrong.
+    """
+    device = TorchDevice()
+    for how in _HOWS:
+        for part in (_repeats, _streams, _graph, _no_allocation):
+            part(device, library, how)
+    large = _past_2_31(device, library)
+    return (
+        f"{len(_HOWS)} kernels: same bits in every run, on {_STREAMS} streams at once and in a replayed CUDA graph; no "
+        f"memory taken; {large}"
+    )

@@ -1,0 +1,141 @@
+"""The GPU of this machine and everything that a measurement on it has to be told with."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from benchmarks import record
+from benchmarks.gpu_check.stages import Missing
+
+_FIELDS = (
+    "name",
+    "driver_version",
+    "compute_cap",
+    "memory.total",
+    "clocks.sm",
+    "clocks.mem",
+    "clocks.max.sm",
+    "clocks.max.mem",
+    "power.limit",
+    "temperature.gpu",
+    "persistence_mode",
+    "mig.mode.current",
+)
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "cupy",
+    "cupy-cuda13x",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "deformops",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as the driver describes it; clocks and temperature as they were found, nothing is set."""
+
+    name: str
+    driver: str
+    compute_capability: tuple[int, int]
+    found: dict[str, str]
+
+
+def parse(line: str) -> Gpu:
+    """The GPU of one line of ``nvidia-smi --query-gpu``, in the order of the fields above."""
+    values = dict(zip(_FIELDS, (value.strip() for value in line.split(",")), strict=True))
+    major, _, minor = values["compute_cap"].partition(".")
+    return Gpu(values["name"], values["driver_version"], (int(major), int(minor)), values)
+
+
+def find_gpu() -> Gpu | None:
+    """The first GPU; None where the driver's program is missing or knows of none."""
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return None
+    query = [smi, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    return parse(lines[0]) if done.returncode == 0 and lines else None
+
+
+def require_gpu(gpu: Gpu | None) -> Gpu:
+    """The GPU, or why there is none.
+
+    Raises:
+        Missing: without a GPU, or where PyTorch cannot use it.
+    """
+    if gpu is None:
+        raise Missing("no NVIDIA GPU: nvidia-smi is missing or finds none. Run this on a machine that has one")
+    try:
+        import torch
+    except ImportError as error:
+        raise Missing(f"PyTorch cannot be imported by {sys.executable} ({error}). Set GPU_PYTHON") from error
+    if not torch.cuda.is_available():
+        raise Missing(
+            f"PyTorch {torch.__version__} finds no GPU (built for CUDA {torch.version.cuda}). Install a build with CUDA"
+        )
+    return gpu
+
+
+def packages() -> dict[str, str]:
+    """Versions of what is measured with, as far as it is installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _first_line(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return next((line for line in lines if "release" in line), lines[0] if lines else "unknown")
+
+
+def commit() -> str:
+    """The checkout's commit, with ``-dirty`` if files were changed; "unknown" for a tree without ``.git``."""
+    root = record.CHECKOUT
+    # A tree that was copied into another project's checkout has not that project's commit.
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def describe(gpu: Gpu, arguments: Sequence[str]) -> dict[str, Any]:
+    """Everything needed to repeat a measurement, ready for JSON."""
+    return {
+        "gpu": asdict(gpu),
+        "commit": commit(),
+        "kernel_sources": {"device": "cuda", "sha256": record.kernel_hash("cuda")},
+        "command": shlex.join(["python", "-m", "benchmarks.gpu_check", *arguments]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "nvcc": _first_line(["nvcc", "--version"]),
+        "packages": packages(),
+    }

@@ -1,0 +1,98 @@
+// Deformable convolution on a GPU, without a column buffer: sampled straight into the shared-memory
+// tile of a product.
+//
+//   Y[n,m,ho,wo] = B[m] + Σ_{c∈γ(m)} Σ_{i,j} W[m,c,i,j] · mask[n,o,i,j,ho,wo] · S(X[n,c], y, x)
+//
+// (Dai et al. 2017; the mask: Zhu et al. 2019.) Coordinates, bilinear weights and accumulation are
+// float32 whatever the storage type. Nothing here allocates, synchronises or keeps state: a call
+// enqueues one kernel on the stream that it is given, so that it can be captured in a CUDA graph
+// and used on several streams at once.
+
+#ifndef DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_H_
+#define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/cuda/device.h"
+#include "core/deform_conv2d_params.h"
+#include "core/dtype.h"
+#include "core/status.h"
+
+namespace dcn_deploy {
+namespace cuda {
+
+// How the product is computed.
+enum class Algorithm : int {
+  kAuto = 0,
+  kTensor = 1,  // fused, tensor cores: float16, bfloat16 and, where TF32 is allowed, float32;
+                // SM 8.0 and later
+  kSimt = 2,    // fused, float32 arithmetic: exact float32, and every type on SM 7.5
+  kDirect = 3,  // one thread for an output element: depthwise, and groups too narrow for a product
+};
+
+// Output channels × pixels of a block of the fused kernels.
+struct Tile {
+  int rows = 0;
+  int pixels = 0;
+};
+
+struct DeformConv2dOptions {
+  bool allow_tf32 = false;  // float32 features on tensor cores
+  // For tests and for measuring; kAuto and a tile of zeros choose.
+  Algorithm algorithm = Algorithm::kAuto;
+  Tile tile;
+};
+
+// Everything that is decided before a launch. Plain data.
+struct DeformConv2dPlan {
+  DeformConv2dParams params;
+  DType dtype = DType::kFloat32;
+  Layout x_layout = Layout::kNchw;
+  Layout y_layout = Layout::kNchw;
+  Algorithm algorithm = Algorithm::kAuto;
+  Tile tile;
+  // Channels of one step of the product, and steps of one tap.
+  std::int32_t chunk_channels = 0;
+  std::int32_t chunks = 0;
+  // Offset groups that one step may touch.
+  std::int32_t offset_slots = 0;
+  // Output channels of a group, rounded up.
+  std::int64_t padded_rows = 0;
+  std::size_t packed_bytes = 0;
+  std::size_t shared_bytes = 0;
+};
+
+// Tensors on the device, contiguous, in the plan's layouts (offset, mask: as in
+// DeformConv2dParams). `bias` and `mask` may be null.
+struct DeformConv2dTensors {
+  DType offset_dtype = DType::kFloat32;
+  DType mask_dtype = DType::kFloat32;
+  const void* x = nullptr;
+  const void* offset = nullptr;
+  const void* bias = nullptr;
+  const void* mask = nullptr;
+  void* y = nullptr;
+};
+
+// Chooses the kernel. The packed weights depend on the algorithm, the type and the filter, not on
+// the tile or the map.
+Status plan_deform_conv2d(const DeformConv2dParams& params, DType dtype, Layout x_layout,
+                          Layout y_layout, const Device& device, const DeformConv2dOptions& options,
+                          DeformConv2dPlan* plan);
+
+// Writes plan.packed_bytes at `packed` (16-byte aligned) from W [out_channels, in_channels / group,
+// kernel_h, kernel_w].
+Status pack_deform_conv2d_weights(const DeformConv2dPlan& plan, const void* weight, void* packed,
+                                  Stream stream);
+
+Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
+                     const void* packed, Stream stream);
+
+// The tiles that a kernel exists for, best first for a wide filter; `count` of them.
+const Tile* deform_conv2d_tiles(Algorithm algorithm, int* count);
+
+}  // namespace cuda
+}  // namespace dcn_deploy
+
+#endif  // DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_H_

@@ -1,0 +1,632 @@
+// The fused kernel: deformable convolution as one product whose right-hand side is sampled as it is
+// needed.
+//
+// A block computes kRows output channels of one group × kPixels output pixels (of all images, one
+// after the other). The sum runs over steps of one tap × chunk_channels channels, taps outermost,
+// so that where a tap samples is computed once for all channels of an offset group. A step's
+// right-hand side [pixel][channel] is made by the block's threads, four reads and four
+// multiply-adds an element, and goes straight to shared memory as the tensor cores read it; nothing
+// of the size of the map is ever written. The weights of a step come by asynchronous copies,
+// kStages steps ahead.
+//
+//   iteration s:  interpolate the samples of step s (read in iteration s - 1)   → shared memory,
+//   buffer s % 2
+//                 ── barrier ──
+//                 begin to copy the weights of step s + kStages - 1
+//                 begin to read the samples of step s + 1                       → registers
+//                 locate the samples of step s + 2, if its tap or offset group is another
+//                 multiply step s
+//
+// One barrier a step is enough: what is written behind it is read behind the next one, and what is
+// overwritten was last read before it.
+//
+// Rows of both operands in shared memory are 64 bytes long, four units of 16 bytes, swizzled so
+// that the eight rows that ldmatrix reads at a time lie in different banks.
+
+#ifndef DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_CUH_
+#define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_CUH_
+
+#include "core/cuda/deform_conv2d_kernel.h"
+#include "core/cuda/device.cuh"
+#include "core/cuda/number.cuh"
+#include "core/cuda/sampling.cuh"
+
+namespace dcn_deploy {
+namespace cuda {
+
+constexpr int kUnitBytes = 16;
+constexpr int kRowUnits = 4;
+constexpr int kRowBytes = kUnitBytes * kRowUnits;
+constexpr int kStages = 3;
+
+// Rows of the output that the epilogue holds at a time.
+constexpr int kEpilogueRows = 64;
+
+// How samples and weights are held in shared memory and multiplied, for features of `Storage`.
+//
+//   kElements    of a unit of 16 bytes
+//   pack()       kElements float32 values → a unit
+struct TensorFloat16 {
+  using Storage = Float16;
+  static constexpr int kElements = 8;
+  static constexpr bool kUsesTensorCores = true;
+  static __device__ __forceinline__ void pack(const float (&v)[8], uint32_t (&unit)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) unit[i] = Float16::store_pair(v[2 * i], v[2 * i + 1]);
+  }
+  static __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
+                                                  const uint32_t (&b)[2]) {
+    mma_f16_16816(d, a, b);
+  }
+};
+
+struct TensorBFloat16 {
+  using Storage = BFloat16;
+  static constexpr int kElements = 8;
+  static constexpr bool kUsesTensorCores = true;
+  static __device__ __forceinline__ void pack(const float (&v)[8], uint32_t (&unit)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) unit[i] = BFloat16::store_pair(v[2 * i], v[2 * i + 1]);
+  }
+  static __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
+                                                  const uint32_t (&b)[2]) {
+    mma_bf16_16816(d, a, b);
+  }
+};
+
+struct TensorTf32 {
+  using Storage = Float32;
+  static constexpr int kElements = 4;
+  static constexpr bool kUsesTensorCores = true;
+  static __device__ __forceinline__ void pack(const float (&v)[4], uint32_t (&unit)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) unit[i] = to_tf32(float_to_bits(v[i]));
+  }
+  static __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
+                                                  const uint32_t (&b)[2]) {
+    mma_tf32_1688(d, a, b);
+  }
+};
+
+template <typename T>
+struct Simt {
+  using Storage = T;
+  static constexpr int kElements = 4;
+  static constexpr bool kUsesTensorCores = false;
+  static __device__ __forceinline__ void pack(const float (&v)[4], uint32_t (&unit)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) unit[i] = float_to_bits(v[i]);
+  }
+};
+
+// Byte offset of a unit in an operand's tile.
+__device__ __forceinline__ int unit_offset(int row, int unit) {
+  return row * kRowBytes + ((unit ^ ((row >> 1) & 3)) * kUnitBytes);
+}
+
+// Sizes of the parts of a block's shared memory. The host asks too.
+template <int kRows, int kPixels>
+struct FusedShared {
+  static constexpr int kWeights = kStages * kRows * kRowBytes;
+  static constexpr int kSamples = 2 * kPixels * kRowBytes;
+  static constexpr int kPixelInfo = kPixels * static_cast<int>(sizeof(Vec16));
+  static constexpr int kEpiloguePitch = kPixels + 1;
+  static constexpr int kEpilogue = (kRows < kEpilogueRows ? kRows : kEpilogueRows) *
+                                   kEpiloguePitch * static_cast<int>(sizeof(float));
+  // Corners of one buffer, for so many offset groups.
+  static constexpr int corners(int slots) {
+    return 2 * slots * kPixels * static_cast<int>(sizeof(Vec16));
+  }
+  static constexpr int bytes(int slots) {
+    // The epilogue uses the operands' part again.
+    return (kWeights + kSamples > kEpilogue ? kWeights + kSamples : kEpilogue) + kPixelInfo +
+           2 * corners(slots);
+  }
+};
+
+template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, bool kNhwc>
+class FusedDeformConv2d {
+ public:
+  static constexpr int kWarpsAlongRows = kRows / kWarpRows;
+  static constexpr int kThreads = kWarpsAlongRows * (kPixels / kWarpPixels) * kWarpSize;
+
+  __device__ __forceinline__ explicit FusedDeformConv2d(const DeformConv2dArguments& arguments,
+                                                        unsigned char* shared)
+      : a_(arguments),
+        weights_(shared),
+        samples_(shared + Shared::kWeights),
+        pixel_info_(reinterpret_cast<Vec16*>(shared + kOperandBytes)),
+        corners_(reinterpret_cast<Vec16*>(shared + kOperandBytes + Shared::kPixelInfo)),
+        epilogue_(reinterpret_cast<float*>(shared)),
+        thread_(static_cast<int>(threadIdx.x)) {}
+
+  __device__ __forceinline__ void run() {
+    // Blocks that share their pixels come one after the other, so that the features they read are
+    // still in the cache.
+    const int64_t block = blockIdx.x;
+    const int row_blocks = a_.group * a_.row_tiles;
+    const int row_block = static_cast<int>(block % row_blocks);
+    first_pixel_ = block / row_blocks * kPixels;
+    group_ = row_block / a_.row_tiles;
+    first_row_ = static_cast<int64_t>(row_block % a_.row_tiles) * kRows;
+    set_pixel_info();
+    block_barrier();
+
+    const int steps = a_.taps * a_.chunks;
+    Step located{0, 0};  // whose corners are in buffer `located_buffer`
+    int located_buffer = 0;
+    locate(located, located_buffer);
+    for (int stage = 0; stage < kStages - 1; ++stage) {
+      if (stage < steps) copy_weights(stage, stage);
+      copy_async_commit();
+    }
+    block_barrier();
+    Step reading{0, 0};
+    int reading_buffer = 0;
+    read_samples(reading, reading_buffer);
+    if (steps > 1) {
+      located = next(located);
+      if (!same_corners(located, reading)) locate(located, located_buffer ^= 1);
+    }
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      write_samples(reading, reading_buffer, step & 1);
+      if (!DCN_DEPLOY_FAULT(4)) copy_async_wait<kStages - 2>();
+      if (!DCN_DEPLOY_FAULT(1)) block_barrier();
+      const int ahead = step + kStages - 1;
+      if (ahead < steps) copy_weights(ahead, ahead % kStages);
+      copy_async_commit();
+      if (step + 1 < steps) {
+        reading = located;
+        reading_buffer = located_buffer;
+        read_samples(reading, reading_buffer);
+      }
+      if (step + 2 < steps) {
+        located = next(located);
+        if (!same_corners(located, reading)) locate(located, located_buffer ^= 1);
+      }
+      multiply(step % kStages, step & 1);
+      if (!Math::kUsesTensorCores && (step + 1) % kStepsOfPartialSum == 0) add_partial_sums();
+    }
+    if (!Math::kUsesTensorCores) add_partial_sums();
+    store();
+  }
+
+ private:
+  using Storage = typename Math::Storage;
+  using Bits = typename Storage::Bits;
+  using Shared = FusedShared<kRows, kPixels>;
+
+  static constexpr int kElements = Math::kElements;
+  static constexpr int kOperandBytes = Shared::kWeights + Shared::kSamples > Shared::kEpilogue
+                                           ? Shared::kWeights + Shared::kSamples
+                                           : Shared::kEpilogue;
+  static constexpr int kSampleUnits = kPixels * kRowUnits / kThreads;  // of a thread
+  static_assert(kPixels * kRowUnits % kThreads == 0, "every thread makes equally many units");
+  static_assert(kRows * kRowUnits % kThreads == 0, "every thread copies equally many units");
+  // Words of 32 bits that hold a unit's elements as they are stored.
+  static constexpr int kWords = kElements * static_cast<int>(sizeof(Bits)) / 4;
+  // Sums of a thread: 16 × 8 blocks of four with tensor cores, single ones without.
+  static constexpr int kBlocksAlongRows = Math::kUsesTensorCores ? kWarpRows / 16 : kWarpRows / 8;
+  static constexpr int kBlocksAlongPixels =
+      Math::kUsesTensorCores ? kWarpPixels / 8 : kWarpPixels / 4;
+  static constexpr int kBlockSums = Math::kUsesTensorCores ? 4 : 1;
+
+  // Exact float32: the error of a sum grows with its longest chain of additions, so this many steps
+  // are summed apart.
+  static constexpr int kStepsOfPartialSum = 16;
+  static constexpr int kTotalsAlongRows = Math::kUsesTensorCores ? 1 : kBlocksAlongRows;
+  static constexpr int kTotalsAlongPixels = Math::kUsesTensorCores ? 1 : kBlocksAlongPixels;
+
+  struct Step {
+    int tap;
+    int chunk;
+  };
+
+  __device__ __forceinline__ void add_partial_sums() {
+#pragma unroll
+    for (int i = 0; i < kTotalsAlongRows; ++i) {
+#pragma unroll
+      for (int j = 0; j < kTotalsAlongPixels; ++j) {
+        totals_[i][j] += sums_[i][j][0];
+        sums_[i][j][0] = 0.0f;
+      }
+    }
+  }
+
+  __device__ __forceinline__ Step next(Step step) const {
+    return step.chunk + 1 < a_.chunks ? Step{step.tap, step.chunk + 1} : Step{step.tap + 1, 0};
+  }
+
+  // First channel of a step, counted over all of X, and how many it has.
+  __device__ __forceinline__ int first_channel(Step step) const {
+    return group_ * a_.group_channels + step.chunk * a_.chunk_channels;
+  }
+  __device__ __forceinline__ int channels(Step step) const {
+    const int left = a_.group_channels - step.chunk * a_.chunk_channels;
+    return left < a_.chunk_channels ? left : a_.chunk_channels;
+  }
+  __device__ __forceinline__ int offset_group_of(int channel) const {
+    return a_.offset_group == 1 ? 0 : channel / a_.offset_group_channels;
+  }
+  __device__ __forceinline__ bool same_corners(Step a, Step b) const {
+    return a.tap == b.tap &&
+           offset_group_of(first_channel(a)) == offset_group_of(first_channel(b)) &&
+           offset_group_of(first_channel(a) + channels(a) - 1) ==
+               offset_group_of(first_channel(b) + channels(b) - 1);
+  }
+
+  // For each pixel of the block: image (kOutside beyond the last pixel), place in its map, and
+  // where the filter's first tap lies before offsets.
+  __device__ __forceinline__ void set_pixel_info() {
+    for (int i = thread_; i < kPixels; i += kThreads) {
+      const int64_t pixel = first_pixel_ + i;
+      Vec16 info{static_cast<uint32_t>(kOutside), 0, 0, 0};
+      const bool exists = DCN_DEPLOY_FAULT(2) ? pixel <= a_.pixels : pixel < a_.pixels;
+      if (exists) {
+        const int32_t place = static_cast<int32_t>(pixel % a_.out_plane);
+        info.x = static_cast<uint32_t>(pixel / a_.out_plane);
+        info.y = static_cast<uint32_t>(place);
+        info.z = static_cast<uint32_t>(place / a_.out_w * a_.stride_h - a_.pad_top);
+        info.w = static_cast<uint32_t>(place % a_.out_w * a_.stride_w - a_.pad_left);
+      }
+      shared_store(&pixel_info_[i], info);
+    }
+  }
+
+  __device__ __forceinline__ Vec16* corner_pixels(int buffer, int slot, int pixel) const {
+    return corners_ + ((buffer * a_.offset_slots + slot) * 2) * kPixels + pixel;
+  }
+  __device__ __forceinline__ Vec16* corner_weights(int buffer, int slot, int pixel) const {
+    return corner_pixels(buffer, slot, pixel) + kPixels;
+  }
+
+  // Where the step's tap samples, for every pixel and every offset group that the step touches.
+  __device__ __forceinline__ void locate(Step step, int buffer) {
+    const int first_group = offset_group_of(first_channel(step));
+    const int slots = offset_group_of(first_channel(step) + channels(step) - 1) - first_group + 1;
+    const int32_t tap_y = step.tap / a_.kernel_w * a_.dilation_h;
+    const int32_t tap_x = step.tap % a_.kernel_w * a_.dilation_w;
+    for (int i = thread_; i < slots * kPixels; i += kThreads) {
+      const int slot = i / kPixels;
+      const int pixel = i % kPixels;
+      const Vec16 info = shared_load(&pixel_info_[pixel]);
+      Corners corners = corners_nowhere();
+      if (static_cast<int32_t>(info.x) != kOutside) {
+        // Of all taps of all offset groups of all images, this one's place.
+        const int64_t place =
+            (static_cast<int64_t>(info.x) * a_.offset_group + first_group + slot) * a_.taps +
+            step.tap;
+        const int64_t first = 2 * place * a_.out_plane + static_cast<int32_t>(info.y);
+        float y = load_element(a_.offset, a_.offset_dtype, first);
+        float x = load_element(a_.offset, a_.offset_dtype, first + a_.out_plane);
+        if (DCN_DEPLOY_FAULT(5)) {
+          y = Float16::load(Float16::store(y));
+          x = Float16::load(Float16::store(x));
+        }
+        const float mask = a_.mask == nullptr
+                               ? 1.0f
+                               : load_element(a_.mask, a_.mask_dtype,
+                                              place * a_.out_plane + static_cast<int32_t>(info.y));
+        corners = cuda::locate(static_cast<int32_t>(info.z) + tap_y,
+                               static_cast<int32_t>(info.w) + tap_x, y, x, mask, a_.in_h, a_.in_w);
+      }
+      shared_store(corner_pixels(buffer, slot, pixel), corners.pixels);
+      shared_store(corner_weights(buffer, slot, pixel), corners.weights);
+    }
+  }
+
+  // A thread's unit number `i`: neighbouring threads read neighbouring channels in NHWC,
+  // neighbouring pixels in NCHW.
+  __device__ __forceinline__ int unit_of(int i) const {
+    const int index = thread_ + i * kThreads;
+    return kNhwc ? index % kRowUnits : index / kPixels;
+  }
+  __device__ __forceinline__ int pixel_of(int i) const {
+    const int index = thread_ + i * kThreads;
+    return kNhwc ? index / kRowUnits : index % kPixels;
+  }
+
+  // Element of X at a channel and a pixel of an image.
+  __device__ __forceinline__ int64_t element(int64_t image, int channel, int32_t pixel) const {
+    const int64_t plane = static_cast<int64_t>(a_.in_h) * a_.in_w;
+    return kNhwc ? (image * plane + pixel) * a_.in_channels + channel
+                 : (image * a_.in_channels + channel) * plane + pixel;
+  }
+
+  static __device__ __forceinline__ int32_t component(const Vec16& v, int corner) {
+    return static_cast<int32_t>(corner == 0 ? v.x : corner == 1 ? v.y : corner == 2 ? v.z : v.w);
+  }
+
+  // Reads the four corners of this thread's units of a step into registers, as they are stored.
+  __device__ __forceinline__ void read_samples(Step step, int buffer) {
+    const int first = first_channel(step);
+    const int count = channels(step);
+    const int first_group = offset_group_of(first);
+#pragma unroll
+    for (int i = 0; i < kSampleUnits; ++i) {
+      const int pixel = pixel_of(i);
+      const int in_chunk = unit_of(i) * kElements;
+      const int64_t image = static_cast<int32_t>(shared_load(&pixel_info_[pixel]).x);
+#pragma unroll
+      for (int corner = 0; corner < 4; ++corner) {
+#pragma unroll
+        for (int word = 0; word < kWords; ++word) raw_[i][corner][word] = 0;
+      }
+      if (image == kOutside || in_chunk >= count) continue;
+      const int channel = first + in_chunk;
+      if (kNhwc && a_.vectorised) {
+        const Vec16 pixels =
+            shared_load(corner_pixels(buffer, offset_group_of(channel) - first_group, pixel));
+#pragma unroll
+        for (int corner = 0; corner < 4; ++corner) {
+          const int32_t at = component(pixels, corner);
+          if (at != kOutside)
+            read_unit(static_cast<const Bits*>(a_.x) + element(image, channel, at),
+                      raw_[i][corner]);
+        }
+        continue;
+      }
+      Vec16 pixels{0, 0, 0, 0};
+      int slot = -1;
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) {
+        if (in_chunk + e >= count) break;
+        const int own = offset_group_of(channel + e) - first_group;
+        if (own != slot) {
+          slot = own;
+          pixels = shared_load(corner_pixels(buffer, slot, pixel));
+        }
+#pragma unroll
+        for (int corner = 0; corner < 4; ++corner) {
+          const int32_t at = component(pixels, corner);
+          if (at == kOutside) continue;
+          const uint32_t bits = static_cast<const Bits*>(a_.x)[element(image, channel + e, at)];
+          if (sizeof(Bits) == 4) {
+            raw_[i][corner][e % kWords] = bits;
+          } else {
+            raw_[i][corner][e / 2 % kWords] |= bits << (e % 2 * 16);
+          }
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void read_unit(const Bits* source, uint32_t (&words)[kWords]) {
+    if (kWords == 4) {
+      const Vec16 v = *reinterpret_cast<const Vec16*>(source);
+      words[0] = v.x;
+      words[1] = v.y;
+      words[2 % kWords] = v.z;
+      words[3 % kWords] = v.w;
+    } else {
+      const Vec8 v = *reinterpret_cast<const Vec8*>(source);
+      words[0] = v.x;
+      words[1] = v.y;
+    }
+  }
+
+  __device__ __forceinline__ float raw_element(int i, int corner, int e) const {
+    if (sizeof(Bits) == 4) return Storage::load(static_cast<Bits>(raw_[i][corner][e % kWords]));
+    return Storage::load(static_cast<Bits>(raw_[i][corner][e / 2 % kWords] >> (e % 2 * 16)));
+  }
+
+  // Interpolates what read_samples has read, and writes it to one of the two tiles of samples.
+  __device__ __forceinline__ void write_samples(Step step, int buffer, int tile) {
+    const int first = first_channel(step);
+    const int count = channels(step);
+    const int first_group = offset_group_of(first);
+#pragma unroll
+    for (int i = 0; i < kSampleUnits; ++i) {
+      const int pixel = pixel_of(i);
+      const int in_chunk = unit_of(i) * kElements;
+      float values[kElements];
+      int slot = -1;
+      float w[4] = {0, 0, 0, 0};
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) {
+        float value = 0.0f;
+        if (in_chunk + e < count) {
+          const int own = e > 0 && kNhwc && a_.vectorised
+                              ? slot
+                              : offset_group_of(first + in_chunk + e) - first_group;
+          if (own != slot) {
+            slot = own;
+            const Vec16 weights = shared_load(corner_weights(buffer, slot, pixel));
+            w[0] = bits_to_float(weights.x);
+            w[1] = bits_to_float(weights.y);
+            w[2] = bits_to_float(weights.z);
+            w[3] = bits_to_float(weights.w);
+          }
+          value = w[0] * raw_element(i, 0, e) + w[1] * raw_element(i, 1, e) +
+                  w[2] * raw_element(i, 2, e) + w[3] * raw_element(i, 3, e);
+        }
+        values[e] = value;
+      }
+      uint32_t unit[4];
+      Math::pack(values, unit);
+      shared_store(reinterpret_cast<Vec16*>(samples_ + tile * kPixels * kRowBytes +
+                                            unit_offset(pixel, unit_of(i))),
+                   Vec16{unit[0], unit[1], unit[2], unit[3]});
+    }
+  }
+
+  // Begins to copy the weights of a step: [group][tap][chunk][padded_rows][kRowBytes].
+  __device__ __forceinline__ void copy_weights(int step, int stage) {
+    const int64_t row =
+        (static_cast<int64_t>(group_) * a_.taps * a_.chunks + step) * a_.padded_rows + first_row_;
+    const unsigned char* source = static_cast<const unsigned char*>(a_.packed) + row * kRowBytes;
+    unsigned char* target = weights_ + stage * kRows * kRowBytes;
+#pragma unroll
+    for (int i = 0; i < kRows * kRowUnits / kThreads; ++i) {
+      const int index = thread_ + i * kThreads;
+      const int row_in_tile = index / kRowUnits;
+      const int unit = index % kRowUnits;
+      const bool exists = first_row_ + row_in_tile < a_.padded_rows;
+      copy_async_16(target + unit_offset(row_in_tile, unit),
+                    exists
+                        ? source + static_cast<int64_t>(row_in_tile) * kRowBytes + unit * kUnitBytes
+                        : static_cast<const unsigned char*>(a_.packed),
+                    exists);
+    }
+  }
+
+  __device__ __forceinline__ int lane() const { return thread_ % kWarpSize; }
+  __device__ __forceinline__ int warp_row() const {
+    return thread_ / kWarpSize % kWarpsAlongRows * kWarpRows;
+  }
+  __device__ __forceinline__ int warp_pixel() const {
+    return thread_ / kWarpSize / kWarpsAlongRows * kWarpPixels;
+  }
+
+  __device__ __forceinline__ void multiply(int stage, int tile) {
+    const unsigned char* weights = weights_ + stage * kRows * kRowBytes;
+    const unsigned char* samples = samples_ + tile * kPixels * kRowBytes;
+    if constexpr (Math::kUsesTensorCores) {
+      multiply_tensor(weights, samples);
+    } else {
+      multiply_simt(weights, samples);
+    }
+  }
+
+  __device__ __forceinline__ void multiply_tensor(const unsigned char* weights,
+                                                  const unsigned char* samples) {
+#pragma unroll
+    for (int half = 0; half < kRowUnits / 2;
+         ++half) {  // two units: 16 elements of 16 bits, 8 of 32
+      uint32_t b[kBlocksAlongPixels][2];
+#pragma unroll
+      for (int j = 0; j < kBlocksAlongPixels; j += 2) {
+        const int matrix = lane() / 8;
+        const int pixel = warp_pixel() + j * 8 + matrix / 2 * 8 + lane() % 8;
+        uint32_t r[4];
+        load_matrix_x4(r, samples + unit_offset(pixel, half * 2 + matrix % 2));
+        b[j][0] = r[0];
+        b[j][1] = r[1];
+        b[j + 1][0] = r[2];
+        b[j + 1][1] = r[3];
+        if (DCN_DEPLOY_FAULT(3)) {
+          b[j][0] = r[1];
+          b[j][1] = r[0];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kBlocksAlongRows; ++i) {
+        uint32_t a[4];
+        const int row = warp_row() + i * 16 + lane() % 16;
+        load_matrix_x4(a, weights + unit_offset(row, half * 2 + lane() / 16));
+#pragma unroll
+        for (int j = 0; j < kBlocksAlongPixels; ++j) Math::multiply(sums_[i][j], a, b[j]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void multiply_simt(const unsigned char* weights,
+                                                const unsigned char* samples) {
+#pragma unroll
+    for (int unit = 0; unit < kRowUnits; ++unit) {
+      float b[kBlocksAlongPixels][4];
+#pragma unroll
+      for (int j = 0; j < kBlocksAlongPixels; ++j) {
+        const int pixel = warp_pixel() + lane() % 4 + 4 * j;
+        unpack(shared_load(reinterpret_cast<const Vec16*>(samples + unit_offset(pixel, unit))),
+               b[j]);
+      }
+#pragma unroll
+      for (int i = 0; i < kBlocksAlongRows; ++i) {
+        float a[4];
+        const int row = warp_row() + lane() / 4 + 8 * i;
+        unpack(shared_load(reinterpret_cast<const Vec16*>(weights + unit_offset(row, unit))), a);
+#pragma unroll
+        for (int j = 0; j < kBlocksAlongPixels; ++j) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) sums_[i][j][0] += a[e] * b[j][e];
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void unpack(const Vec16& v, float (&values)[4]) {
+    values[0] = bits_to_float(v.x);
+    values[1] = bits_to_float(v.y);
+    values[2] = bits_to_float(v.z);
+    values[3] = bits_to_float(v.w);
+  }
+
+  // Adds the bias and writes the sums, kEpilogueRows rows at a time through shared memory, so that
+  // neighbouring threads write neighbouring elements in either layout.
+  __device__ __forceinline__ void store() {
+#pragma unroll 1
+    for (int slab = 0; slab < kRows; slab += kEpilogueRows) {
+      block_barrier();
+#pragma unroll
+      for (int i = 0; i < kBlocksAlongRows; ++i) {
+#pragma unroll
+        for (int j = 0; j < kBlocksAlongPixels; ++j) {
+#pragma unroll
+          for (int s = 0; s < kBlockSums; ++s) {
+            int row;
+            int pixel;
+            if (Math::kUsesTensorCores) {
+              row = warp_row() + i * 16 + lane() / 4 + s / 2 * 8;
+              pixel = warp_pixel() + j * 8 + lane() % 4 * 2 + s % 2;
+            } else {
+              row = warp_row() + lane() / 4 + 8 * i;
+              pixel = warp_pixel() + lane() % 4 + 4 * j;
+            }
+            if (row >= slab && row < slab + kEpilogueRows) {
+              const float sum = Math::kUsesTensorCores
+                                    ? sums_[i][j][s]
+                                    : totals_[i % kTotalsAlongRows][j % kTotalsAlongPixels];
+              shared_store(&epilogue_[(row - slab) * Shared::kEpiloguePitch + pixel], sum);
+            }
+          }
+        }
+      }
+      block_barrier();
+      const int rows = kRows - slab < kEpilogueRows ? kRows - slab : kEpilogueRows;
+      for (int index = thread_; index < rows * kPixels; index += kThreads) {
+        const int row = a_.y_is_nhwc ? index % rows : index / kPixels;
+        const int pixel = a_.y_is_nhwc ? index / rows : index % kPixels;
+        const int64_t group_row = first_row_ + slab + row;
+        const Vec16 info = shared_load(&pixel_info_[pixel]);
+        if (static_cast<int32_t>(info.x) == kOutside || group_row >= a_.group_rows) continue;
+        const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
+        float value = shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel]);
+        if (a_.bias != nullptr) value += Storage::load(static_cast<const Bits*>(a_.bias)[channel]);
+        const int64_t image = static_cast<int32_t>(info.x);
+        const int32_t place = static_cast<int32_t>(info.y);
+        const int64_t target = a_.y_is_nhwc
+                                   ? (image * a_.out_plane + place) * a_.out_channels + channel
+                                   : (image * a_.out_channels + channel) * a_.out_plane + place;
+        static_cast<Bits*>(a_.y)[target] = Storage::store(value);
+      }
+    }
+  }
+
+  const DeformConv2dArguments& a_;
+  unsigned char* const weights_;
+  unsigned char* const samples_;
+  Vec16* const pixel_info_;
+  Vec16* const corners_;
+  float* const epilogue_;
+  const int thread_;
+  int64_t first_pixel_;
+  int group_;
+  int64_t first_row_;
+  float sums_[kBlocksAlongRows][kBlocksAlongPixels][kBlockSums] = {};
+  float totals_[kTotalsAlongRows][kTotalsAlongPixels] = {};
+  uint32_t raw_[kSampleUnits][4][kWords];
+};
+
+template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, bool kNhwc>
+__global__ void __launch_bounds__(kRows / kWarpRows * (kPixels / kWarpPixels) * kWarpSize)
+    fused_deform_conv2d(DCN_DEPLOY_KERNEL_PARAMETER DeformConv2dArguments arguments) {
+  DCN_DEPLOY_DYNAMIC_SHARED(shared);
+  FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, kNhwc>(arguments, shared).run();
+}
+
+}  // namespace cuda
+}  // namespace dcn_deploy
+
+#endif  // DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_CUH_

@@ -1,0 +1,39 @@
+// The fused kernels that exist, by type: a table for each source file that compiles them.
+
+#ifndef DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_KERNELS_H_
+#define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/cuda/deform_conv2d.h"
+#include "core/cuda/deform_conv2d_kernel.h"
+
+namespace dcn_deploy {
+namespace cuda {
+
+struct FusedKernel {
+  Tile tile;
+  // Shared memory of a block whose steps touch so many offset groups.
+  std::size_t (*shared_bytes)(int offset_slots);
+  Status (*launch)(const DeformConv2dArguments& arguments, Layout x_layout, std::int64_t blocks,
+                   std::size_t shared_bytes, Stream stream);
+};
+
+// Widest tile first; two lists of tiles, so that a tile's place is the same for every type.
+inline constexpr Tile kTensorTiles[] = {{256, 64}, {128, 64}, {64, 64}, {64, 32}};
+inline constexpr Tile kSimtTiles[] = {{64, 64}};
+inline constexpr int kTensorTileCount = sizeof(kTensorTiles) / sizeof(Tile);
+inline constexpr int kSimtTileCount = sizeof(kSimtTiles) / sizeof(Tile);
+
+extern const FusedKernel kTensorFloat16Kernels[kTensorTileCount];
+extern const FusedKernel kTensorBFloat16Kernels[kTensorTileCount];
+extern const FusedKernel kTensorTf32Kernels[kTensorTileCount];
+extern const FusedKernel kSimtFloat32Kernels[kSimtTileCount];
+extern const FusedKernel kSimtFloat16Kernels[kSimtTileCount];
+extern const FusedKernel kSimtBFloat16Kernels[kSimtTileCount];
+
+}  // namespace cuda
+}  // namespace dcn_deploy
+
+#endif  // DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_KERNELS_H_

@@ -1,0 +1,108 @@
+// Storage types in registers: 16-bit numbers as their bits, two to a word, the first in the low
+// half.
+
+#ifndef DCN_DEPLOY_CORE_CUDA_NUMBER_CUH_
+#define DCN_DEPLOY_CORE_CUDA_NUMBER_CUH_
+
+#include "core/cuda/device.cuh"
+#include "core/dtype.h"
+#include "core/half.h"
+
+namespace dcn_deploy {
+namespace cuda {
+
+__device__ __forceinline__ float bits_to_float(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  return float_from_bits(bits);
+#endif
+}
+
+__device__ __forceinline__ uint32_t float_to_bits(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(value);
+#else
+  return float_bits(value);
+#endif
+}
+
+// One storage type: its bits, and conversion from and to float32 (nearest, ties to even).
+struct Float32 {
+  using Bits = uint32_t;
+  static constexpr DType kDType = DType::kFloat32;
+  static __device__ __forceinline__ float load(uint32_t bits) { return bits_to_float(bits); }
+  static __device__ __forceinline__ uint32_t store(float value) { return float_to_bits(value); }
+};
+
+struct Float16 {
+  using Bits = uint16_t;
+  static constexpr DType kDType = DType::kFloat16;
+  static __device__ __forceinline__ float load(uint16_t bits) {
+#if defined(__CUDA_ARCH__)
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+#else
+    return float16_to_float(bits);
+#endif
+  }
+  static __device__ __forceinline__ uint16_t store(float value) {
+#if defined(__CUDA_ARCH__)
+    uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+#else
+    return float_to_float16(value);
+#endif
+  }
+  static __device__ __forceinline__ uint32_t store_pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#else
+    return static_cast<uint32_t>(store(low)) | static_cast<uint32_t>(store(high)) << 16;
+#endif
+  }
+};
+
+struct BFloat16 {
+  using Bits = uint16_t;
+  static constexpr DType kDType = DType::kBFloat16;
+  static __device__ __forceinline__ float load(uint16_t bits) {
+    return bits_to_float(static_cast<uint32_t>(bits) << 16);
+  }
+  static __device__ __forceinline__ uint16_t store(float value) {
+    const uint32_t bits = float_to_bits(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x0040u);
+    const uint32_t odd = (bits >> 16) & 1u;
+    return static_cast<uint16_t>((bits + 0x7fffu + odd) >> 16);
+  }
+  static __device__ __forceinline__ uint32_t store_pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#else
+    return static_cast<uint32_t>(store(low)) | static_cast<uint32_t>(store(high)) << 16;
+#endif
+  }
+};
+
+// Element `index` of a tensor whose type is known at run time only: offsets, masks, RoIs.
+__device__ __forceinline__ float load_element(const void* base, DType dtype, int64_t index) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return Float16::load(static_cast<const uint16_t*>(base)[index]);
+    case DType::kBFloat16:
+      return BFloat16::load(static_cast<const uint16_t*>(base)[index]);
+    default:
+      return static_cast<const float*>(base)[index];
+  }
+}
+
+}  // namespace cuda
+}  // namespace dcn_deploy
+
+#endif  // DCN_DEPLOY_CORE_CUDA_NUMBER_CUH_

@@ -1,0 +1,304 @@
+"""The GPU check's way to the kernels, with the host as the GPU: ctypes, layouts, types, guards, references.
+
+The very library that runs on a GPU, but for the compiler: its C interface and its kernels' source, built for the host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib.machinery
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.gpu_check import bench, checks, devices, engines, execution, native, roofline
+from benchmarks.gpu_check.devices import MARGIN, HostDevice, TorchDevice, relative_rms
+from benchmarks.gpu_check.native import How, Library, NativeError
+from dcn_deploy.models.suite import ConvShape
+
+import cases  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def library(rehearsal: Path) -> Library:
+    return Library(rehearsal / "libdcn_deploy_cuda_c.so")
+
+
+@pytest.fixture(scope="module")
+def on(library: Library) -> dict[str, int]:
+    return library.device()
+
+
+def test_the_library_is_of_this_version(library: Library, checkout: Path) -> None:
+    assert library.version == (checkout / "VERSION").read_text().strip()
+
+
+@pytest.mark.parametrize("structure", ["Device", "Conv2d", "Conv2dInfo", "Conv2dTensors", "RoIPool"])
+def test_structures_are_those_of_the_header(structure: str, checkout: Path) -> None:
+    """A field that one side has and the other has not would shift all that come after it."""
+    header = (checkout / "plugins" / "core" / "cuda" / "c_api.h").read_text()
+    body = re.search(rf"typedef struct DcnDeployCuda{structure} {{(.*?)}} DcnDeployCuda{structure};", header, re.DOTALL)
+    assert body is not None
+    kinds = {"int64_t": ctypes.c_int64, "double": ctypes.c_double}
+    fields = [
+        (name, ctypes.c_void_p if star else kinds[kind])
+        for kind, star, name in re.findall(r"^\s*(?:const )?(\w+)(\*?) (\w+);", body[1], re.MULTILINE)
+    ]
+    ours = {
+        "Device": native._Device,
+        "Conv2d": native._Conv,
+        "Conv2dInfo": native._Info,
+        "Conv2dTensors": native._Tensors,
+        "RoIPool": native._Pool,
+    }[structure]
+    assert list(ours._fields_) == fields
+
+
+def test_the_reference_is_held_against_the_loops() -> None:
+    assert re.fullmatch(r"float64 operator equals the plain loops on \d+ cases", checks.check_reference(HostDevice()))
+
+
+@pytest.mark.parametrize("name", ["size_1", "unequal_groups", "group_3_offset_group_2", "nonfinite_unequal"])
+def test_every_kernel_on_a_case(name: str, library: Library, on: dict[str, int]) -> None:
+    tally = checks.Tally()
+    problem = checks.Problem(HostDevice(), cases.by_name(name), checks.expected_conv)
+    checks.check_case(HostDevice(), library, on, problem, tally)
+    assert tally.failures == []
+    # Every tile of every algorithm in every precision, and every layout of each.
+    tiles = {
+        f"{precision.name} {algorithm} {tile[0]}x{tile[1]}"
+        for precision in checks.PRECISIONS
+        for algorithm in precision.algorithms
+        if algorithm != "auto"
+        for tile in library.tiles(algorithm)
+    }
+    assert tiles <= tally.kernels
+    assert tally.launches == 4 * (len(tiles) + len(checks.PRECISIONS))
+
+
+def test_an_empty_batch(library: Library, on: dict[str, int]) -> None:
+    tally = checks.Tally()
+    problem = checks.Problem(HostDevice(), cases.by_name("empty_batch"), checks.expected_conv)
+    checks.check_case(HostDevice(), library, on, problem, tally, layouts=(("nhwc", "nchw"),))
+    assert tally.failures == []
+    assert tally.launches > 0
+
+
+def test_the_reduced_set_exists() -> None:
+    assert {cases.by_name(name).name for name in checks.REDUCED} == set(checks.REDUCED)
+
+
+def test_a_wrong_result_is_told_with_its_request(library: Library, on: dict[str, int]) -> None:
+    tally = checks.Tally()
+    case = cases.by_name("no_mask")
+    problem = checks.Problem(HostDevice(), case, lambda case, inputs: 1.01 * checks.expected_conv(case, inputs))
+    checks.check_case(HostDevice(), library, on, problem, tally, precisions=checks.PRECISIONS[:1])
+    assert tally.is_hopeless or len(tally.failures) == tally.launches
+    assert re.match(
+        r"no_mask \[float32 float32 nchw->nchw auto, offset float32, mask float32\]: expected a relative RMS error of "
+        r"at most 1e-06, got 9\.9\de-03",
+        tally.failures[0],
+    )
+
+
+def test_the_margins_see_a_write_beside_the_output() -> None:
+    device = HostDevice()
+    y = device.poisoned((2, 3), "float16")
+    assert np.isnan(y.astype(np.float64)).all()
+    assert device.margins_are_poisoned(y)
+    y[:] = 1
+    assert device.margins_are_poisoned(y)
+    whole = y.base if y.base.base is None else y.base.base
+    whole[MARGIN + 6] = 1
+    assert not device.margins_are_poisoned(y)
+
+
+def test_results_that_are_not_finite_never_pass() -> None:
+    ones = np.ones(3)
+    assert relative_rms(np.array([1, 1, np.nan]), ones) == np.inf
+    assert relative_rms(ones, np.zeros(3)) == np.inf
+    assert relative_rms(np.zeros(3), np.zeros(3)) == 0
+    assert relative_rms(1.1 * ones, ones) == pytest.approx(0.1)
+
+
+def test_types_of_offset_and_mask_take_turns(library: Library) -> None:
+    """Over the ways to compute, each mix of types meets each layout."""
+    half = checks.PRECISIONS[2]
+    ways = checks.hows(library, half, checks.LAYOUTS)
+    met = {((number + number // 4) % 4, how.x_layout, how.y_layout) for number, how in ways}
+    assert len(met) == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group": 3}, "group"),
+        ({"kernel_h": 0}, "kernel_shape"),
+        ({"stride_w": 0}, "strides"),
+        ({"in_h": 1, "pad_top": 0, "pad_bottom": 0}, "height of X"),
+        ({"offset_group": 0}, "offset_group"),
+    ],
+)
+def test_requests_are_checked(change: dict[str, int], message: str, library: Library, on: dict[str, int]) -> None:
+    sizes = {**checks.sizes_of(cases.by_name("size_7")), **change}
+    with pytest.raises(NativeError, match=f"{message}.*expected.*got") as error:
+        library.plan(sizes, How(), on)
+    assert error.value.refused
+
+
+def test_a_tile_that_does_not_exist_is_refused(library: Library, on: dict[str, int]) -> None:
+    sizes = checks.sizes_of(cases.by_name("size_7"))
+    with pytest.raises(NativeError, match="tile of 3x5: expected one that exists") as error:
+        library.plan(sizes, How("float16", algorithm="tensor", tile=(3, 5)), on)
+    assert error.value.refused
+    old: dict[str, Any] = {**on, "compute_capability": 75}
+    with pytest.raises(NativeError, match=r"tensor cores: expected compute capability 8\.0 or later, got 7\.5"):
+        library.plan(sizes, How("float16", algorithm="tensor"), old)
+    assert library.tiles("auto") == []
+
+
+def test_null_pointers_are_refused(library: Library, on: dict[str, int]) -> None:
+    plan = library.plan(checks.sizes_of(cases.by_name("size_7")), How(), on)
+    nothing: dict[str, int | None] = dict.fromkeys(("x", "offset", "bias", "mask", "y"))
+    with pytest.raises(NativeError, match="x: expected a pointer, got null"):
+        plan.run(nothing, 0, 0, dtypes=("float32", "float32"))
+    with pytest.raises(NativeError, match="weight: expected a pointer, got null"):
+        plan.pack(0, 0, 0)
+
+
+def test_roi_pooling(library: Library) -> None:
+    tally = checks.Tally()
+    chosen = [case for case in cases.ALL_ROI_CASES if case.n and case.r <= 4][::5]
+    checks.check_roi(HostDevice(), library, tally, chosen)
+    assert tally.failures == []
+    assert tally.launches == 12 * len(chosen)
+
+
+# PyTorch's part, with its tensors in the host's memory.
+
+
+@pytest.fixture
+def on_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "DEVICE", "cpu")
+
+
+@pytest.mark.parametrize("name", ["unequal_groups", "offset_group_16"])
+def test_every_kernel_on_pytorchs_tensors(name: str, on_host: None, library: Library, on: dict[str, int]) -> None:
+    device, tally = TorchDevice(), checks.Tally()
+    problem = checks.Problem(device, cases.by_name(name), checks.expected_conv)
+    checks.check_case(device, library, on, problem, tally, layouts=(("nhwc", "nchw"), ("nchw", "nhwc")))
+    assert tally.failures == []
+    assert tally.launches == 44
+
+
+def test_margins_of_pytorchs_tensors(on_host: None) -> None:
+    device = TorchDevice()
+    for dtype in ("float32", "float16", "bfloat16"):
+        y = device.poisoned((2, 3), dtype)
+        assert y.isnan().all()
+        y.fill_(1)
+        assert device.margins_are_poisoned(y)
+        y.as_strided((1,), (1,), y.storage_offset() + 6).fill_(1)
+        assert not device.margins_are_poisoned(y)
+
+
+SMALL = {
+    "wide": ConvShape(
+        name="wide", n=1, c=32, h=5, w=6, m=48, kernel=3, stride=1, dilation=2, group=1, offset_group=2, mask=True
+    ),
+    "depthwise": ConvShape(
+        name="depthwise", n=2, c=8, h=6, w=5, m=8, kernel=3, stride=2, dilation=1, group=8, offset_group=1, mask=False
+    ),
+}
+
+
+@pytest.fixture
+def peers_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins with the peers' signature: this project's operator in PyTorch."""
+    import dcn_deploy.ops
+
+    for package, *parts in (("torchvision", "ops"), ("deformops", "integrations", "torchvision")):
+        name = package
+        for part in ("", *parts):
+            name = f"{name}.{part}" if part else name
+            module: Any = types.ModuleType(name)
+            module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+            module.__path__ = []
+            module.deform_conv2d = dcn_deploy.ops.deform_conv2d
+            monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("mode", bench.MODES, ids=lambda mode: f"{mode.precision}-{mode.layout}")
+@pytest.mark.parametrize("name", list(SMALL))
+def test_a_row_of_the_benchmark(
+    name: str,
+    mode: bench.Mode,
+    on_host: None,
+    peers_at_hand: None,
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of it but the GPU's clock: sets, layouts, types, every engine and tile, their comparison with float64."""
+
+    def take_turns(replays: dict[str, Any], sets: int, rounds: int) -> dict[str, list[float]]:
+        for replay in replays.values():
+            replay()
+        return {name: [1.0] * rounds for name in replays}
+
+    monkeypatch.setattr(bench, "capture", lambda runs: lambda: [run() for run in runs])
+    monkeypatch.setattr(bench, "take_turns", take_turns)
+    gpu = roofline.gpu_called("NVIDIA H100 80GB HBM3")
+    row = bench.bench(SMALL[name], mode, library, gpu, cache_bytes=1)
+    timed = set(row["seconds"])
+    assert {bench.OURS, bench.SELF, bench.DENSE} <= timed
+    assert (bench.MIXED in timed) == (mode.how.dtype != "float32")
+    assert ("torchvision" in timed) == (mode.precision != "bfloat16"), row["left_out"]
+    assert "deformops" in timed, row["left_out"]
+    for engine in (bench.OURS, bench.SELF):
+        assert 0 < row["seconds"][engine]["relative_rms_error"] <= checks.BARS[mode.precision]
+    if name == "wide":
+        assert row["chosen"]["algorithm"] == ("simt" if mode.precision == "float32" else "tensor")
+        assert len(row["tiles"]) == len(library.tiles(row["chosen"]["algorithm"]))
+    else:
+        assert row["chosen"]["algorithm"] == "direct"
+    assert row["roofline"]["binds"] in ("memory", "product", "sampling", "gather")
+    assert bench.summarise([row])["by_mode"][f"{mode.precision} {mode.layout}"]["shapes"] == 1
+
+
+def test_an_engine_that_computes_something_else_is_not_timed(
+    on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = engines.Engine("refusing", True, lambda *a: _refuse(), lambda how: None)
+    shifted = engines.Engine("shifted", True, _shifted(library), lambda how: None)
+    monkeypatch.setattr(bench, "engines", lambda library, how: [engines.ours(library), refusing, shifted])
+    monkeypatch.setattr(bench, "capture", lambda runs: lambda: None)
+    monkeypatch.setattr(bench, "take_turns", lambda replays, sets, rounds: {name: [1.0] for name in replays})
+    row = bench.bench(SMALL["wide"], bench.MODES[0], library, None, cache_bytes=1)
+    assert set(row["seconds"]) == {bench.OURS}
+    assert row["left_out"]["refusing"] == "RuntimeError: not this type"
+    assert row["left_out"]["shifted"].startswith("computes something else: relative RMS error")
+
+
+def _refuse() -> Any:
+    raise RuntimeError("not\nthis type")
+
+
+def _shifted(library: Library) -> Any:
+    def prepare(shape: Any, tensors: Any, how: How) -> Any:
+        run = engines.ours(library).prepare(shape, tensors, how)
+        return lambda: run() + 1
+
+    return prepare
+
+
+def test_results_repeat_bit_for_bit(on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dataclasses.replace(cases.by_name("offset_group_16"), name=execution._CASE)
+    monkeypatch.setattr(checks, "suite_cases", lambda: (case,))
+    for how in execution._HOWS:
+        execution._repeats(TorchDevice(), library, how)
