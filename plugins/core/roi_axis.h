@@ -11,16 +11,11 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "core/axis_tap.h"
 #include "core/bilinear.h"
 #include "core/deform_roi_pool_params.h"
 
 namespace dcn_deploy {
-
-// One row or column of the map with its weight, the samples of a bin merged.
-struct AxisTap {
-  int32_t index;
-  float weight;
-};
 
 // Samples of one bin that are on the map: [first, last], in the order in which they are counted.
 struct SampleRange {
@@ -51,7 +46,7 @@ class RoIAxis {
       counts_outside_ = true;
     } else {
       start_ = round(first) * scale - 0.5;
-      size_ = fmax((round(last) + 1) * scale - 0.5 - start_, 0.1);
+      size_ = larger((round(last) + 1) * scale - 0.5 - start_, 0.1);
       step_start_ = 0;
       lowest_ = -0.5;
       highest_ = static_cast<double>(extent) - 0.5;
@@ -76,16 +71,15 @@ class RoIAxis {
 
   // Rows (or columns) that a bin reads at most, 1 at least.
   DCN_DEPLOY_HOST_DEVICE int64_t max_taps() const {
-    const double taps = fmin(2 * samples_, static_cast<double>(extent_));
+    const double taps = smaller(2 * samples_, static_cast<double>(extent_));
     return taps < 1 ? 1 : static_cast<int64_t>(taps);
   }
 
-  // Samples of a bin that can be on the map at most: with as many samples as pixels they lie half a
-  // pixel apart or more.
-  DCN_DEPLOY_HOST_DEVICE int64_t max_samples_on_map(const DeformRoIPool2dParams& params) const {
-    const double apart =
-        params.samples > 0 ? samples_ : fmin(samples_, 2 * (static_cast<double>(extent_) + 2));
-    return static_cast<int64_t>(apart);
+  // Samples of a bin that can be on the map at most, wherever the bin starts.
+  DCN_DEPLOY_HOST_DEVICE int64_t max_samples_on_map() const {
+    const double step = bin_ < 0 ? -bin_ / samples_ : bin_ / samples_;
+    const double room = step > 0 ? floor((highest_ - lowest_) / step) + 2 : samples_;
+    return samples_ < 1 ? 0 : static_cast<int64_t>(smaller(samples_, room));
   }
 
   // Share of one sample in the mean of its bin, along this axis.
@@ -104,11 +98,11 @@ class RoIAxis {
     if (samples_ > kFewSamples && step != 0) {
       const double a = (lowest_ - start) / step - step_start_;
       const double b = (highest_ - start) / step - step_start_;
-      const double from = fmin(a, b);
-      const double to = fmax(a, b);
+      const double from = smaller(a, b);
+      const double to = larger(a, b);
       // Wide enough for the rounding of both: every candidate is tested as it is sampled.
-      low = fmax(low, floor(from - 2 - fabs(from) * 0x1p-48));
-      high = fmin(high, ceil(to + 2 + fabs(to) * 0x1p-48));
+      low = larger(low, floor(from - 2 - fabs(from) * 0x1p-48));
+      high = smaller(high, ceil(to + 2 + fabs(to) * 0x1p-48));
       if (!(low <= high)) return false;
     }
     range->first = static_cast<int64_t>(low);
@@ -132,7 +126,7 @@ class RoIAxis {
     double here = 0;    // weight of `pixel`
     double behind = 0;  // and of the one behind it
     for (int64_t left = range.count(); left > 0; --left, sample += direction) {
-      const double at = fmin(fmax(start + distance(sample), 0.0), edge);
+      const double at = smaller(larger(start + distance(sample), 0.0), edge);
       const int32_t whole = static_cast<int32_t>(at);
       const double fraction = at - static_cast<double>(whole);
       if (whole != pixel) {
@@ -164,6 +158,10 @@ class RoIAxis {
   static constexpr double kMaxSamples = 0x1p53;
   // So few are simply tested one by one.
   static constexpr int kFewSamples = 16;
+
+  // Of numbers that are not NaN: fmin() and fmax() would be calls.
+  static DCN_DEPLOY_HOST_DEVICE double smaller(double a, double b) { return a < b ? a : b; }
+  static DCN_DEPLOY_HOST_DEVICE double larger(double a, double b) { return a > b ? a : b; }
 
   DCN_DEPLOY_HOST_DEVICE double computed_distance(int64_t sample) const {
     return (static_cast<double>(sample) + step_start_) * bin_ / samples_;

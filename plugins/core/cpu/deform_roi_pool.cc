@@ -8,6 +8,7 @@
 #include <new>
 
 #include "core/cpu/roi_pool_kernels.h"
+#include "core/roi_axis.h"
 
 namespace dcn_deploy {
 namespace cpu {
@@ -33,10 +34,6 @@ constexpr double kVectorCost = 0.5;
 constexpr double kPixelCost = 1.5;
 constexpr std::int64_t kVector = 8;
 
-// Beyond this, samples cannot be told apart in double precision, and each is so small a part of the
-// bin that its mean over the map is 0 in float32.
-constexpr double kMaxSamples = 0x1p53;
-
 // Samples whose distances from their bin's start are computed once for all bins of a RoI.
 constexpr int kStoredSamples = 16;
 
@@ -47,137 +44,15 @@ const char* element(const void* base, DType dtype, std::int64_t index) {
   return static_cast<const char*>(base) + index * static_cast<std::int64_t>(size_of(dtype));
 }
 
-// One axis of a RoI on the map, in pixels.
-class RoIAxis {
- public:
-  RoIAxis() = default;
+using Axis = RoIAxis<kStoredSamples>;
 
-  RoIAxis(const DeformRoIPool2dParams& params, double first, double last, std::int64_t pooled,
-          std::int64_t extent)
-      : extent_(extent) {
-    const double scale = params.spatial_scale;
-    if (params.variant == RoIPoolVariant::kAligned) {
-      start_ = first * scale - 0.5;
-      size_ = last * scale - 0.5 - start_;
-      step_start_ = 0.5;
-      lowest_ = -1;
-      highest_ = static_cast<double>(extent);
-      counts_outside_ = true;
-    } else {
-      start_ = std::round(first) * scale - 0.5;
-      size_ = std::max((std::round(last) + 1) * scale - 0.5 - start_, 0.1);
-      step_start_ = 0;
-      lowest_ = -0.5;
-      highest_ = static_cast<double>(extent) - 0.5;
-      counts_outside_ = false;
-    }
-    bin_ = size_ / static_cast<double>(pooled);
-    samples_ = params.samples > 0 ? static_cast<double>(params.samples) : std::ceil(bin_);
-    if (!(samples_ >= 1 && samples_ <= kMaxSamples)) samples_ = 0;
-    const int stored = static_cast<int>(std::min<double>(samples_, kStoredSamples));
-    for (int i = 0; i < stored; ++i) distances_[i] = computed_distance(i);
-  }
-
-  double size() const { return size_; }
-
-  // Where bin `index` starts, without its shift.
-  double bin_start(std::int64_t index) const { return start_ + static_cast<double>(index) * bin_; }
-
-  // Rows (or columns) that a bin reads at most, 1 at least.
-  std::int64_t max_taps() const {
-    const double taps = std::min(2 * samples_, static_cast<double>(extent_));
-    return std::max(static_cast<std::int64_t>(taps), std::int64_t{1});
-  }
-
-  // The rows (or columns) of the bin that starts at `start`, in rising order; returns how many.
-  std::int64_t locate(double start, AxisTap* taps) const {
-    if (!std::isfinite(start)) return 0;
-    std::int64_t first;
-    std::int64_t last;
-    if (!samples_on_map(start, &first, &last)) return 0;
-    const double kept = counts_outside_ ? samples_ : static_cast<double>(last - first + 1);
-    const double weight = 1 / kept;
-    const double edge = static_cast<double>(extent_ - 1);
-    // Samples from left to right, whichever way they are counted.
-    const std::int64_t direction = bin_ < 0 ? -1 : 1;
-    std::int64_t sample = bin_ < 0 ? last : first;
-    std::int64_t count = 0;
-    std::int32_t pixel = -1;
-    double weights[2] = {0, 0};  // of `pixel` and the one behind it
-    for (std::int64_t left = last - first + 1; left > 0; --left, sample += direction) {
-      const double at = std::min(std::max(start + distance(sample), 0.0), edge);
-      const auto whole = static_cast<std::int32_t>(at);
-      const double fraction = at - static_cast<double>(whole);
-      if (whole != pixel) {
-        if (pixel >= 0) {
-          taps[count++] = {pixel, static_cast<float>(weights[0] * weight)};
-          if (whole == pixel + 1) {
-            weights[0] = weights[1];
-          } else {
-            taps[count++] = {pixel + 1, static_cast<float>(weights[1] * weight)};
-            weights[0] = 0;
-          }
-          weights[1] = 0;
-        }
-        pixel = whole;
-      }
-      weights[0] += 1 - fraction;
-      weights[1] += fraction;
-    }
-    taps[count++] = {pixel, static_cast<float>(weights[0] * weight)};
-    if (pixel + 1 < extent_) taps[count++] = {pixel + 1, static_cast<float>(weights[1] * weight)};
-    return count;
-  }
-
- private:
-  double computed_distance(std::int64_t sample) const {
-    return (static_cast<double>(sample) + step_start_) * bin_ / samples_;
-  }
-
-  // From the start of the bin to its sample.
-  double distance(std::int64_t sample) const {
-    return sample < kStoredSamples ? distances_[sample] : computed_distance(sample);
-  }
-
-  bool on_map(double position) const { return position >= lowest_ && position <= highest_; }
-
-  // The samples on the map, which follow one another since positions do; false if there is none.
-  // Only those near the map are looked at, of however many.
-  bool samples_on_map(double start, std::int64_t* first, std::int64_t* last) const {
-    if (samples_ < 1) return false;
-    double low = 0;
-    double high = samples_ - 1;
-    const double step = bin_ / samples_;
-    if (samples_ > kStoredSamples && step != 0) {
-      double a = (lowest_ - start) / step - step_start_;
-      double b = (highest_ - start) / step - step_start_;
-      if (a > b) std::swap(a, b);
-      // Wide enough for the rounding of a and b: every candidate is tested as it is sampled.
-      const auto slack = [](double value) { return 2 + std::abs(value) * 0x1p-48; };
-      low = std::max(low, std::floor(a - slack(a)));
-      high = std::min(high, std::ceil(b + slack(b)));
-      if (!(low <= high)) return false;
-    }
-    *first = static_cast<std::int64_t>(low);
-    *last = static_cast<std::int64_t>(high);
-    while (*first <= *last && !on_map(start + distance(*first))) ++*first;
-    while (*first <= *last && !on_map(start + distance(*last))) --*last;
-    return *first <= *last;
-  }
-
-  std::int64_t extent_ = 1;
-  double start_ = 0;
-  double size_ = 0;
-  double bin_ = 0;
-  double samples_ = 0;
-  double step_start_ = 0;
-  // Samples at lower or higher positions are outside.
-  double lowest_ = 0;
-  double highest_ = 0;
-  // Whether samples outside count in the mean.
-  bool counts_outside_ = true;
-  double distances_[kStoredSamples] = {};
-};
+// The rows (or columns) of the bin that starts at `start`, in rising order; returns how many.
+std::int64_t locate(const Axis& axis, double start, AxisTap* taps) {
+  SampleRange range;
+  if (!axis.samples_on_map(start, &range)) return 0;
+  return axis.locate(start, range, axis.sample_weight(range),
+                     [taps](std::int64_t number, const AxisTap& tap) { taps[number] = tap; });
+}
 
 // Floats in memory that a caller lends.
 class LentBuffer {
@@ -217,8 +92,8 @@ class LentBuffer {
 struct RoI {
   bool finite;
   std::int64_t image;
-  RoIAxis vertical;
-  RoIAxis horizontal;
+  Axis vertical;
+  Axis horizontal;
 };
 
 struct Scratch {
@@ -363,8 +238,8 @@ class DeformRoIPoolCall {
     roi.finite = std::isfinite(values[1]) && std::isfinite(values[2]) && std::isfinite(values[3]) &&
                  std::isfinite(values[4]);
     if (!roi.finite) return roi;
-    roi.vertical = RoIAxis(params_, values[2], values[4], params_.out_h, params_.in_h);
-    roi.horizontal = RoIAxis(params_, values[1], values[3], params_.out_w, params_.in_w);
+    roi.vertical = Axis(params_, values[2], values[4], params_.out_h, params_.in_h);
+    roi.horizontal = Axis(params_, values[1], values[3], params_.out_w, params_.in_w);
     return roi;
   }
 
@@ -509,9 +384,9 @@ class DeformRoIPoolCall {
         bin.column_count = bins[place - params_.out_w].column_count;
       }
     }
-    if (bin.rows == taps) bin.row_count = roi.vertical.locate(start_y, taps);
+    if (bin.rows == taps) bin.row_count = locate(roi.vertical, start_y, taps);
     if (bin.columns == taps + max_rows) {
-      bin.column_count = roi.horizontal.locate(start_x, taps + max_rows);
+      bin.column_count = locate(roi.horizontal, start_x, taps + max_rows);
     }
   }
 

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "core/axis_tap.h"
+
 namespace dcn_deploy {
 namespace cpu {
 
@@ -13,12 +15,6 @@ namespace cpu {
 constexpr int64_t kRoIPoolChannels = 64;
 // Bins that are worked on together.
 constexpr int64_t kRoIPoolBins = 64;
-
-// One row or column of the map with its weight, the samples of a bin merged.
-struct AxisTap {
-  int32_t index;
-  float weight;
-};
 
 // A bin: the sum over its rows and columns of row weight × column weight × pixel, times `scale`.
 struct BinTaps {

@@ -172,7 +172,7 @@ class DeformRoIPool {
   __device__ __forceinline__ int64_t runs_along(int axis) const {
     const RoIAxis<0> own = axis == 0 ? RoIAxis<0>(p_, box_[1], box_[3], p_.out_h, p_.in_h)
                                      : RoIAxis<0>(p_, box_[0], box_[2], p_.out_w, p_.in_w);
-    return (own.max_samples_on_map(p_) + kRoIPoolSampleRun - 1) / kRoIPoolSampleRun;
+    return (own.max_samples_on_map() + kRoIPoolSampleRun - 1) / kRoIPoolSampleRun;
   }
 
   // Rows (axis 0) or columns (axis 1) that a run of a bin's samples reads.
