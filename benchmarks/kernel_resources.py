@@ -44,7 +44,6 @@ class KnownSpill:
 
 
 KNOWN_SPILLS = (
-    KnownSpill("deform_roi_pool_kernel<", ARCHITECTURES, 160, "calls a function that is not inlined, once a bin"),
     KnownSpill("fused_deform_conv2d<Tensor", ("75",), 16, "never started: SM 7.5 lacks the instructions"),
     KnownSpill("fused_deform_conv2d<Simt<", ("90a",), 48, "ptxas's choice, at 168 registers of 255"),
     KnownSpill("fused_deform_conv2d<TensorBFloat16, 64, 32", ("100",), 16, "ptxas's choice, at 80 registers of 255"),

@@ -253,7 +253,7 @@ class DeformRoIPool {
 };
 
 template <typename Storage, bool kNhwc>
-__global__ void __launch_bounds__(kRoIPoolThreads)
+__global__ void __launch_bounds__(kRoIPoolThreads, 4)
     deform_roi_pool_kernel(DCN_DEPLOY_KERNEL_PARAMETER RoIPoolArguments arguments) {
   DCN_DEPLOY_DYNAMIC_SHARED(shared);
   DeformRoIPool<Storage, kNhwc>(arguments, shared).run();
