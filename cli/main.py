@@ -167,7 +167,7 @@ def _root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """PyTorch networks with deformable convolutions, from export to a validated deployment.
+    """PyTorch networks with deformable convolutions and RoI pooling, from export to a validated deployment.
 
     Exit status: 0 done, 1 the answer is no, 2 wrong usage or bad input.
     """

@@ -29,7 +29,8 @@ class Attribute:
 
     ``length`` is the number of values of an ``ints`` attribute. ``default`` is None where the value
     follows from a tensor's shape when the attribute is absent, or where it is ``required``.
-    ``choices`` are the values that a ``string`` attribute may have; empty where any will do.
+    ``choices`` are the values that a ``string`` attribute may have; empty where any will do. ``maximum`` is the largest
+    value of an ``int`` attribute that anybody can mean.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Attribute:
     length: int | None = None
     required: bool = False
     choices: tuple[str, ...] = ()
+    maximum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ DEFORM_CONV2D = OperatorSchema(
     standard=StandardOperator("DeformConv", since_opset=19, bfloat16_since_opset=22),
 )
 
+#: Samples of a bin along an axis: far more than any bin has pixels.
+_MAX_SAMPLES = 1 << 16
+
 DEFORM_ROI_POOL2D = OperatorSchema(
     op_type="DeformRoIPool2d",
     torch_name="dcn_deploy::deform_roi_pool",
@@ -118,9 +123,9 @@ DEFORM_ROI_POOL2D = OperatorSchema(
         Attribute("output_size", "ints", None, length=2, required=True),
         # 0: the extent of offset or mask
         Attribute("part_size", "int", 0),
-        Attribute("sample_per_part", "int", 4),
+        Attribute("sample_per_part", "int", 4, maximum=_MAX_SAMPLES),
         # 0: ceil(RoI extent / pooled extent) along each axis
-        Attribute("sampling_ratio", "int", 0),
+        Attribute("sampling_ratio", "int", 0, maximum=_MAX_SAMPLES),
         Attribute("spatial_scale", "float", 1.0),
         Attribute("variant", "string", "aligned", choices=("aligned", "psroi")),
     ),

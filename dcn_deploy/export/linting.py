@@ -284,6 +284,12 @@ def _standard_not_everywhere(context: _Context) -> Iterator[tuple[str, str]]:
         yield row.name, "Few runtimes implement DeformConv."
 
 
+def _float64_plugin(context: _Context) -> Iterator[tuple[str, str]]:
+    for row in context.in_form("plugin"):
+        if row.view is not None and "float64" in row.view.dtypes.values():
+            yield row.name, "The library for ONNX Runtime takes float32, float16 and bfloat16, not float64."
+
+
 def _float64_sampling(context: _Context) -> Iterator[tuple[str, str]]:
     for row in context.in_form("decomposed", schema=DEFORM_CONV2D):
         if row.view is not None and row.view.dtypes.get("X") == "float64":
@@ -463,6 +469,7 @@ RULES: tuple[Rule, ...] = (
         "Mend that, then convert the file with --form decomposed.",
     ),
     Rule("tensorrt-no-plugin", "error", _TENSORRT, _no_plugins, _TO_DECOMPOSED),
+    Rule("float64-plugin", "error", _ONNXRUNTIME, _float64_plugin, "Export the network in float32."),
     Rule("half-batch-index", "error", None, _half_batch_index, _KEEP_ROIS),
     Rule("no-stock-plugin", "error", frozenset({"tensorrt-rtx"}), _no_stock_plugin, _TO_DECOMPOSED),
     Rule("tensorrt-swapped-axes", "warning", _TENSORRT, _swapped_axes, _TO_PLUGIN),
@@ -473,7 +480,7 @@ RULES: tuple[Rule, ...] = (
         "warning",
         _ONNXRUNTIME,
         _float64_sampling,
-        "Export the network in float32, or use the form plugin.",
+        "Export the network in float32.",
     ),
     Rule(
         "ir-version",

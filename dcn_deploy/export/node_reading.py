@@ -89,6 +89,9 @@ def view_of(node: ir.Node, schema: OperatorSchema) -> NodeView:
 
 def node_problems(node: ir.Node, schema: OperatorSchema) -> Iterator[Problem]:
     """Yield everything that makes the node malformed, as far as it can be known from the file."""
+    if len(node.outputs) != len(schema.outputs):
+        yield Problem("number of outputs", str(len(schema.outputs)), str(len(node.outputs)))
+        return
     from_schema = list(schema_problems(schema, tuple(value is not None for value in node.inputs), attributes_of(node)))
     yield from from_schema
     if from_schema:

@@ -77,7 +77,8 @@ def _infer(operator: OperatorExport, context: Any) -> None:
 
     schema = operator.schema
     view = _view(schema, context)
-    features = context.get_input_type(0).tensor_type.elem_type
+    first = context.get_input_type(0) if context.get_num_inputs() and context.has_input(0) else None
+    features = 0 if first is None else first.tensor_type.elem_type
     connected = tuple(context.has_input(i) for i in range(context.get_num_inputs()))
     problem = next(schema_problems(schema, connected, view.attributes), None) or next(operator.problems(view), None)
     if problem is not None:

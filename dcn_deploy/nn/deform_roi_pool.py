@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -16,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
 from dcn_deploy.nn.offset_branch import PredictsOffsets, positive  # noqa: E402
 from dcn_deploy.ops.functional import deform_roi_pool  # noqa: E402
-from dcn_deploy.ops.geometry import pair  # noqa: E402
+from dcn_deploy.ops.geometry import gamma_of, pair, spatial_scale_of, whole  # noqa: E402
 from dcn_deploy.schema import DEFORM_ROI_POOL2D  # noqa: E402
 
 _VARIANTS = DEFORM_ROI_POOL2D.attribute("variant").choices
@@ -55,28 +54,16 @@ class _PackedDeformRoIPool2d(PredictsOffsets):
         super().__init__()
         self.in_channels = positive("in_channels", in_channels)
         self.output_size = pair("output_size", output_size, 1)
+        spatial_scale_of(spatial_scale)
         self.spatial_scale = float(spatial_scale)
         self.variant = _one_of("variant", variant, _VARIANTS)
-        self.sampling_ratio = sampling_ratio
-        self.sample_per_part = positive("sample_per_part", sample_per_part)
+        limit = DEFORM_ROI_POOL2D.attribute
+        self.sampling_ratio = whole("sampling_ratio", sampling_ratio, 0, limit("sampling_ratio").maximum)
+        self.sample_per_part = whole("sample_per_part", sample_per_part, 1, limit("sample_per_part").maximum)
+        gamma_of(gamma)
         self.gamma = float(gamma)
         self.branch = _one_of("branch", branch, _BRANCHES)
         self.hidden_channels = positive("hidden_channels", hidden_channels)
-        if not (math.isfinite(self.spatial_scale) and self.spatial_scale > 0):
-            raise InvalidArgumentError(
-                describe(
-                    "spatial_scale",
-                    expected="a finite number above 0",
-                    actual=repr(spatial_scale),
-                    remedy="It is the map's size divided by the image's, e.g. 1/16.",
-                )
-            )
-        if not math.isfinite(self.gamma):
-            raise InvalidArgumentError(describe("gamma", expected="a finite number", actual=repr(gamma)))
-        if isinstance(sampling_ratio, bool) or not isinstance(sampling_ratio, int) or sampling_ratio < 0:
-            raise InvalidArgumentError(
-                describe("sampling_ratio", expected="an int of at least 0", actual=repr(sampling_ratio))
-            )
         if group_size != 1:
             raise InvalidArgumentError(
                 describe(

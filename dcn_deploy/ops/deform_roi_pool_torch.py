@@ -5,7 +5,6 @@ The computation itself is in :mod:`dcn_deploy.ops.deform_roi_pool_vectorized`.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from dcn_deploy._lazy import require
@@ -24,7 +23,7 @@ from dcn_deploy.ops.checks import (  # noqa: E402
     check_layout,
     known,
 )
-from dcn_deploy.ops.geometry import RoiPooling  # noqa: E402
+from dcn_deploy.ops.geometry import RoiPooling, gamma_of, spatial_scale_of, whole  # noqa: E402
 from dcn_deploy.schema import DEFORM_ROI_POOL2D  # noqa: E402
 
 _VARIANTS = DEFORM_ROI_POOL2D.attribute("variant").choices
@@ -46,20 +45,11 @@ def _check_attributes(
         raise InvalidArgumentError(
             describe("output_size", expected="2 values of at least 1", actual=str(list(output_size)))
         )
-    if not (math.isfinite(spatial_scale) and spatial_scale > 0):
-        raise InvalidArgumentError(
-            describe(
-                "spatial_scale",
-                expected="a finite number above 0",
-                actual=str(spatial_scale),
-                remedy="It is the map's size divided by the image's, e.g. 1/16.",
-            )
-        )
-    if not math.isfinite(gamma):
-        raise InvalidArgumentError(describe("gamma", expected="a finite number", actual=str(gamma)))
+    spatial_scale_of(spatial_scale)
+    gamma_of(gamma)
     for name, value, minimum in least:
-        if known(value) and value < minimum:
-            raise InvalidArgumentError(describe(name, expected=f"at least {minimum}", actual=str(value)))
+        if known(value):
+            whole(name, value, minimum, DEFORM_ROI_POOL2D.attribute(name).maximum)
 
 
 def _check_offset_and_mask(

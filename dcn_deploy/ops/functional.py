@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dcn_deploy._lazy import require
 
 require("torch", "dcn_deploy.ops")
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_torch as _deform_conv2d_torch  # noqa: E402, F401  (registers the operator)
 from dcn_deploy.ops import deform_roi_pool_torch as _deform_roi_pool_torch  # noqa: E402, F401  (registers the operator)
-from dcn_deploy.ops.geometry import padding4, pair  # noqa: E402
+from dcn_deploy.ops.geometry import gamma_of, padding4, pair, spatial_scale_of, whole  # noqa: E402
+from dcn_deploy.schema import DEFORM_ROI_POOL2D  # noqa: E402
 
 
 def _ratio(what: str, total: int, part: int, remedy: str) -> int:
@@ -105,11 +105,6 @@ def deform_conv2d(
     return output
 
 
-def _as_in_a_file(value: float) -> float:
-    """Round to float32, as an ONNX file stores a number, so that PyTorch and the file mean the same one."""
-    return float(np.float32(value))
-
-
 def deform_roi_pool(
     input: Tensor,
     rois: Tensor,
@@ -170,16 +165,33 @@ def deform_roi_pool(
             outside [0, N), of which other devices make zeros.
         DtypeError: for element types that do not go together.
     """
+    if not isinstance(rois, Tensor):
+        raise InvalidArgumentError(
+            describe(
+                "rois",
+                expected="a tensor [R, 5] of (batch index, x1, y1, x2, y2)",
+                actual=type(rois).__name__,
+                remedy="Join a list of boxes for each image by torch.cat, with the image's number as first column.",
+            )
+        )
+    scale, factor = spatial_scale_of(spatial_scale), gamma_of(gamma)
+    for name, value, minimum in (
+        ("sampling_ratio", sampling_ratio, 0),
+        ("sample_per_part", sample_per_part, 1),
+        ("group_size", group_size, 1),
+    ):
+        whole(name, value, minimum, DEFORM_ROI_POOL2D.attribute(name).maximum)
+    for name, chosen in (("part_size", part_size), ("output_channels", output_channels)):
+        if chosen is not None:
+            whole(name, chosen, 0)
     parts = 0
     if variant != "aligned":
         given = offset if offset is not None else mask
         parts = part_size or 0
         if parts == 0 and given is not None and given.dim() == 4:
             parts = given.shape[2]
-    elif part_size is not None and part_size < 0:
-        parts = part_size
     channels = output_channels or 0
-    if channels == 0 and input.dim() == 4 and group_size >= 1:
+    if channels == 0 and input.dim() == 4:
         channels = input.shape[1] // (1 if variant == "aligned" else group_size**2)
     output: Tensor = torch.ops.dcn_deploy.deform_roi_pool(
         input,
@@ -188,8 +200,8 @@ def deform_roi_pool(
         mask,
         variant,
         pair("output_size", output_size, 1),
-        _as_in_a_file(spatial_scale),
-        _as_in_a_file(gamma),
+        scale,
+        factor,
         sampling_ratio,
         sample_per_part,
         group_size,

@@ -5,9 +5,11 @@ Order is height before width everywhere.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import SupportsFloat, TypeGuard
 
 from dcn_deploy.errors import InvalidArgumentError, describe
 
@@ -51,6 +53,61 @@ def output_size(size: int, pad_begin: int, pad_end: int, dilation: int, kernel: 
 
 def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """Return ``value`` if it is an int in [minimum, maximum].
+
+    Raises:
+        InvalidArgumentError: if it is not.
+    """
+    if not _is_int(value) or value < minimum or (maximum is not None and value > maximum):
+        most = "" if maximum is None else f" and at most {maximum}"
+        raise InvalidArgumentError(describe(name, expected=f"an int of at least {minimum}{most}", actual=repr(value)))
+    return value
+
+
+def spatial_scale_of(value: object) -> float:
+    """Return a spatial scale as an ONNX file stores it, in float32.
+
+    Raises:
+        InvalidArgumentError: unless it is a number above 0 that float32 can hold.
+    """
+    scale = _as_float32(value)
+    if scale is None or scale == 0 or scale < 0:
+        raise InvalidArgumentError(
+            describe(
+                "spatial_scale",
+                expected="a finite number above 0",
+                actual=repr(value),
+                remedy="It is the map's size divided by the image's, e.g. 1/16.",
+            )
+        )
+    return scale
+
+
+def gamma_of(value: object) -> float:
+    """Return the factor of RoI offsets as an ONNX file stores it, in float32.
+
+    Raises:
+        InvalidArgumentError: unless it is a number that float32 can hold.
+    """
+    gamma = _as_float32(value)
+    if gamma is None:
+        raise InvalidArgumentError(describe("gamma", expected="a finite number", actual=repr(value)))
+    return gamma
+
+
+def _as_float32(value: object) -> float | None:
+    """Round to float32, so that PyTorch and a file mean the same number; None for what it cannot hold."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return None
+    try:
+        # struct rounds to nearest, and refuses what is beyond float32.
+        rounded: float = struct.unpack("f", struct.pack("f", float(value)))[0]
+    except (OverflowError, ValueError, TypeError):
+        return None
+    return rounded if math.isfinite(rounded) else None
 
 
 def pair(name: str, value: int | Sequence[int], minimum: int) -> tuple[int, int]:

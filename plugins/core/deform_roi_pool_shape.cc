@@ -15,6 +15,15 @@ using shape_check::known_of;
 using shape_check::kUnknown;
 using shape_check::multiply;
 
+// Samples of a bin along an axis: far more than any bin has pixels.
+constexpr std::int64_t kMaxSamples = 1 << 16;
+
+Status at_most(const char* what, std::int64_t value, std::int64_t maximum) {
+  if (value <= maximum) return {};
+  return make_status(StatusCode::kInvalidArgument, "%s: expected at most %" PRId64 ", got %" PRId64,
+                     what, maximum, value);
+}
+
 Status check_attributes(const DeformRoIPool2dAttributes& a) {
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute output_size[0]", a.output_h, 1));
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute output_size[1]", a.output_w, 1));
@@ -29,7 +38,9 @@ Status check_attributes(const DeformRoIPool2dAttributes& a) {
                        static_cast<double>(a.gamma));
   }
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute sampling_ratio", a.sampling_ratio, 0));
+  DCN_DEPLOY_RETURN_IF_ERROR(at_most("attribute sampling_ratio", a.sampling_ratio, kMaxSamples));
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute sample_per_part", a.sample_per_part, 1));
+  DCN_DEPLOY_RETURN_IF_ERROR(at_most("attribute sample_per_part", a.sample_per_part, kMaxSamples));
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute group_size", a.group_size, 1));
   DCN_DEPLOY_RETURN_IF_ERROR(at_least("attribute part_size", a.part_size, 0));
   return at_least("attribute output_channels", a.output_channels, 0);

@@ -15,7 +15,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, UnsupportedError
-from dcn_deploy.export import convert, convert_file, form_of, metadata, model_files
+from dcn_deploy.export import convert, convert_file, form_of, lint, metadata, model_files
 from dcn_deploy.ops import reference
 
 DTYPES = {"float32": (np.float32, None), "mixed": (np.float16, np.float32), "half": (np.float16, None)}
@@ -454,6 +454,17 @@ def test_missing_and_superfluous_inputs_are_refused() -> None:
     model.graph.node[0].input.append("X")
     with pytest.raises(InvalidModelError, match=r"number of inputs: expected at most 5, got 6"):
         convert(model, "standard")
+
+
+@pytest.mark.parametrize("outputs", [["Y", "again"], []], ids=len)
+def test_a_wrong_number_of_outputs_is_refused(outputs: list[str]) -> None:
+    model = peers.model(cases.by_name("size_7"), form="plugin", opset=18)
+    del model.graph.node[0].output[:]
+    model.graph.node[0].output.extend(outputs)
+    with pytest.raises(InvalidModelError, match=rf"number of outputs: expected 1, got {len(outputs)}"):
+        convert(model, "decomposed")
+    (found,) = [finding for finding in lint(model) if finding.rule == "malformed-node"]
+    assert f"number of outputs: expected 1, got {len(outputs)}" in found.message
 
 
 def test_wrong_element_types_are_refused() -> None:

@@ -166,6 +166,8 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
         lambda: convert(model("plugin", dtype=np.float16, coordinate_dtype=np.float32), "standard"),
     ),
     ("standard-not-everywhere", "any", lambda: model("standard"), lambda: convert(model("standard"), "decomposed")),
+    ("float64-plugin", "onnxruntime", lambda: model("plugin", dtype=np.float64), lambda: model("plugin")),
+    ("float64-plugin", "onnxruntime", lambda: roi_model(dtype=np.float64), roi_model),
     (
         "float64-sampling",
         "onnxruntime",

@@ -252,9 +252,9 @@ def test_repr_shows_what_was_asked_for():
         ({"output_size": 0}, r"output_size: expected an int or \(height, width\), each at least 1"),
         ({"spatial_scale": 0}, r"spatial_scale: expected a finite number above 0, got 0.*1/16"),
         ({"gamma": math.nan}, r"gamma: expected a finite number, got nan"),
-        ({"sampling_ratio": -1}, r"sampling_ratio: expected an int of at least 0, got -1"),
-        ({"sampling_ratio": 1.5}, r"sampling_ratio: expected an int of at least 0, got 1\.5"),
-        ({"sample_per_part": 0}, r"sample_per_part: expected an int of at least 1, got 0"),
+        ({"sampling_ratio": -1}, r"sampling_ratio: expected an int of at least 0 and at most 65536, got -1"),
+        ({"sampling_ratio": 1.5}, r"sampling_ratio: expected an int of at least 0 and at most 65536, got 1\.5"),
+        ({"sample_per_part": 0}, r"sample_per_part: expected an int of at least 1 and at most 65536, got 0"),
         ({"variant": "roi"}, r"variant: expected 'aligned' or 'psroi', got 'roi'"),
         ({"branch": "mmdet"}, r"branch: expected 'paper' or 'mmcv', got 'mmdet'"),
         (

@@ -544,19 +544,25 @@ def psroi(**change):
         ({"output_size": 0}, r"output_size: expected an int or \(height, width\), each at least 1, got 0"),
         ({"output_size": (1, 2, 3)}, r"output_size: expected an int or \(height, width\)"),
         ({"spatial_scale": 0.0}, r"spatial_scale: expected a finite number above 0, got 0\.0.*1/16"),
-        ({"spatial_scale": 1e-60}, r"spatial_scale: expected a finite number above 0, got 0\.0"),
+        ({"spatial_scale": 1e-60}, r"spatial_scale: expected a finite number above 0, got 1e-60"),
+        ({"spatial_scale": "a quarter"}, r"spatial_scale: expected a finite number above 0, got 'a quarter'"),
+        ({"gamma": 1e300}, r"gamma: expected a finite number, got 1e\+300"),
+        ({"gamma": None}, r"gamma: expected a finite number, got None"),
+        ({"sampling_ratio": 2.0}, r"sampling_ratio: expected an int of at least 0 and at most 65536, got 2\.0"),
+        ({"sampling_ratio": True}, r"sampling_ratio: expected an int of at least 0 and at most 65536, got True"),
+        ({"sampling_ratio": 1 << 62}, r"sampling_ratio: expected an int of at least 0 and at most 65536, got 4611"),
         ({"spatial_scale": math.nan}, r"spatial_scale: expected a finite number above 0, got nan"),
         ({"gamma": math.inf}, r"gamma: expected a finite number, got inf"),
-        ({"sampling_ratio": -1}, r"sampling_ratio: expected at least 0, got -1"),
-        ({"sample_per_part": 0}, r"sample_per_part: expected at least 1, got 0"),
-        ({"group_size": 0}, r"group_size: expected at least 1, got 0"),
+        ({"sampling_ratio": -1}, r"sampling_ratio: expected an int of at least 0.*, got -1"),
+        ({"sample_per_part": 0}, r"sample_per_part: expected an int of at least 1.*, got 0"),
+        ({"group_size": 0}, r"group_size: expected an int of at least 1.*, got 0"),
         ({"group_size": 2}, r"group_size: expected that of variant 'aligned' = 1, got 2.*'psroi' has channel groups"),
-        ({"part_size": -1}, r"part_size: expected at least 0, got -1"),
+        ({"part_size": -1}, r"part_size: expected an int of at least 0.*, got -1"),
         ({"output_channels": 4}, r"output_channels: expected C = 8, got 4"),
         (psroi(group_size=3), r"input channels: expected a multiple of group_size² = 9, got 8"),
         (psroi(output_channels=8), r"output_channels: expected C/group_size² = 2, got 8"),
-        (psroi(output_channels=-1), r"output_channels: expected at least 0, got -1"),
-        (psroi(part_size=-2), r"part_size: expected at least 0, got -2"),
+        (psroi(output_channels=-1), r"output_channels: expected an int of at least 0.*, got -1"),
+        (psroi(part_size=-2), r"part_size: expected an int of at least 0.*, got -2"),
         (psroi(part_size=4), r"offset\.shape\[2\]: expected part_size = 4, got 3"),
         (
             psroi(offset=torch.zeros(3, 4, 3, 2)),
@@ -638,3 +644,8 @@ def test_an_accelerator_makes_zeros_of_a_batch_index_out_of_range(index, monkeyp
     assert not x.grad.any()
     assert not mask.grad.any()
     assert not deform_roi_pool(x[:0], rois, None, mask, output_size=2).any()
+
+
+def test_a_list_of_boxes_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"rois: expected a tensor \[R, 5\].*got list.*torch\.cat"):
+        deform_roi_pool(torch.zeros(1, 4, 5, 5), [torch.zeros(1, 4)], output_size=2)  # type: ignore[arg-type]

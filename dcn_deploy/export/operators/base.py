@@ -127,7 +127,7 @@ def schema_problems(
     known = {attribute.name: attribute for attribute in schema.attributes}
     for name, value in attributes.items():
         if name not in known:
-            yield Problem(f"attribute {name}", f"one of {', '.join(known)}", repr(value))
+            yield Problem(f"attribute {name}", f"one of {', '.join(known)}", f"'{name}' = {value!r}")
         elif not _fits(known[name], value):
             yield Problem(f"attribute {name}", _kind(known[name]), repr(value))
     for attribute in schema.attributes:

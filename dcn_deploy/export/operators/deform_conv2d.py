@@ -105,10 +105,11 @@ def problems(view: NodeView) -> Iterator[Problem]:
         yield Problem("shape of B", f"[M] = [{m}]", str(list(view.dims("B", 1))))
     kernel = kernel_shape(view)
     extents_out: list[Dim] = []
-    for axis, (letter, size) in enumerate((("H", h), ("W", w))):
+    for letter, size in (("C", c), ("H", h), ("W", w)):
         if isinstance(size, int) and size < 1:
             yield Problem("shape of X", f"{letter} of at least 1", str(size))
             return
+    for axis, (letter, size) in enumerate((("H", h), ("W", w))):
         extent = _output_extent(view, axis) if isinstance(size, int) else None
         if isinstance(extent, int) and extent < 1:
             yield Problem(

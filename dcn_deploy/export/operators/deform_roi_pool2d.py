@@ -70,8 +70,11 @@ def _value_problems(view: NodeView) -> Iterator[Problem]:
     if min(output_size) < 1:
         yield Problem("attribute output_size", "values of at least 1", str(list(output_size)))
     for name, minimum in _MINIMA.items():
-        if view.attribute(name) < minimum:
-            yield Problem(f"attribute {name}", f"at least {minimum}", str(view.attribute(name)))
+        value, maximum = view.attribute(name), view.schema.attribute(name).maximum
+        if value < minimum:
+            yield Problem(f"attribute {name}", f"at least {minimum}", str(value))
+        elif maximum is not None and value > maximum:
+            yield Problem(f"attribute {name}", f"at most {maximum}", str(value))
     scale, gamma = view.attribute("spatial_scale"), view.attribute("gamma")
     if not (math.isfinite(scale) and scale > 0):
         yield Problem("attribute spatial_scale", "a finite number above 0", str(scale))
@@ -149,7 +152,7 @@ def problems(view: NodeView) -> Iterator[Problem]:
     yield from from_values
     if from_values:
         return
-    for letter, size in zip("HW", view.dims("X", 4)[2:], strict=True):
+    for letter, size in zip("CHW", view.dims("X", 4)[1:], strict=True):
         if isinstance(size, int) and size < 1:
             yield Problem("shape of X", f"{letter} of at least 1", str(size))
     if _differs(view.dims("rois", 2)[1], 5):
