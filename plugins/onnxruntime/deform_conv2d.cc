@@ -78,7 +78,7 @@ class DeformConv2dKernel {
     if (weight != nullptr) inputs[kW] = describe(api, weight);
     check_types(inputs);
     check(check_deform_conv2d(attributes_, shapes_of(inputs)), where_);
-    if (weight != nullptr) pack(inputs[kW], weight, &constant_weights_.emplace());
+    if (weight != nullptr) pack(inputs[kW], weight, {}, &constant_weights_.emplace());
   }
 
   void compute(OrtKernelContext* context) const {
@@ -110,9 +110,11 @@ class DeformConv2dKernel {
     tensors.mask = data_of(api_, values[kMask]);
     check(api_, api_.GetTensorMutableData(y, &tensors.y));
 
-    cpu::PackedDeformConv2dWeights run_weights;
-    if (!constant_weights_.has_value()) pack(inputs[kW], values[kW], &run_weights);
     const SessionThreads threads(api_, context);
+    cpu::PackedDeformConv2dWeights run_weights;
+    if (!constant_weights_.has_value()) {
+      pack(inputs[kW], values[kW], threads.parallel_for(), &run_weights);
+    }
     check(cpu::deform_conv2d(params, tensors, constant_weights_ ? *constant_weights_ : run_weights,
                              threads.parallel_for()),
           where_);
@@ -126,7 +128,7 @@ class DeformConv2dKernel {
   }
 
   void pack(const TensorDescription& description, const OrtValue* weight,
-            cpu::PackedDeformConv2dWeights* packed) const {
+            const ParallelFor& parallel_for, cpu::PackedDeformConv2dWeights* packed) const {
     DeformConv2dParams params{};
     params.out_channels = description.dims[0];
     params.in_channels = description.dims[1] * attributes_.group;
@@ -136,7 +138,7 @@ class DeformConv2dKernel {
     params.offset_group = attributes_.offset_group;
     check(
         cpu::PackedDeformConv2dWeights::pack(params, data_of(api_, weight), dtype_of(feature_type_),
-                                             cpu::select_kernels(), packed),
+                                             cpu::select_kernels(), parallel_for, packed),
         where_);
   }
 

@@ -1,0 +1,478 @@
+// The inner loops of deformable convolution, written once with Google Highway and compiled for
+// each instruction set: the build's own ("portable"), AVX2 and AVX-512 on x86-64.
+
+#include "core/cpu/deform_conv2d_kernels.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/half.h"
+
+// Of what Highway knows, what is worth its size; one name each in kernels.cc.
+#define HWY_DISABLED_TARGETS \
+  ~(HWY_AVX2 | HWY_AVX3 | HWY_SSE2 | HWY_NEON | HWY_NEON_WITHOUT_AES | HWY_EMU128)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/deform_conv2d_kernels.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace dcn_deploy {
+namespace cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::CappedTag<float, kMaxLanes>;
+using Ints = hn::RebindToSigned<Floats>;
+using FloatVector = hn::Vec<Floats>;
+using IntVector = hn::Vec<Ints>;
+
+constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(Floats()));
+
+// Accumulators, the weights' vectors and one broadcast sample fill the registers.
+#if HWY_TARGET == HWY_AVX3
+constexpr int kStrip = 14;
+#elif HWY_ARCH_ARM_A64
+constexpr int kStrip = 12;
+#else
+constexpr int kStrip = 6;
+#endif
+static_assert(kStrip <= kMaxStrip, "a panel holds a strip");
+static_assert(kLanes % 4 == 0, "transposition works on blocks of four");
+
+// ---- positions
+
+// bilinear_axis() for a vector of positions.
+struct Axis {
+  IntVector first;
+  FloatVector fraction;
+  hn::Mask<Floats> inside;
+};
+
+HWY_INLINE Axis axis_of(IntVector base, FloatVector offset, int32_t size) {
+  const Floats df;
+  const Ints di;
+  // NaN fails the comparison. What passes can be converted to an integer.
+  const auto in_range = hn::Lt(hn::Abs(offset), hn::Set(df, 1073741824.0f));
+  const auto safe = hn::IfThenElseZero(in_range, offset);
+  const auto truncated = hn::ConvertTo(di, safe);
+  const auto rounded = hn::ConvertTo(df, truncated);
+  // Truncation goes towards zero, so up for negative values; a mask is -1 as an integer.
+  const auto up = hn::Lt(safe, rounded);
+  const auto first = hn::Add(hn::Add(base, truncated), hn::VecFromMask(di, hn::RebindMask(di, up)));
+  const auto whole = hn::Sub(rounded, hn::IfThenElseZero(up, hn::Set(df, 1.0f)));
+  Axis axis;
+  axis.fraction = hn::Sub(safe, whole);
+  axis.first = first;
+  // At -1 exactly nothing is sampled, not even pixel 0 with a weight of zero: it may be NaN.
+  const auto after = hn::Or(hn::Ge(first, hn::Zero(di)),
+                            hn::And(hn::Eq(first, hn::Set(di, -1)),
+                                    hn::RebindMask(di, hn::Gt(axis.fraction, hn::Zero(df)))));
+  axis.inside = hn::And(
+      in_range, hn::RebindMask(df, hn::And(after, hn::Lt(first, hn::Set(di, size)))));
+  return axis;
+}
+
+void locate(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const int32_t* y_base,
+            const int32_t* x_base, const float* y, const float* x, const float* mask,
+            int64_t count, int64_t first, SamplePositions positions, MapRegion* region) {
+  const Floats df;
+  const Ints di;
+  const auto one = hn::Set(df, 1.0f);
+  const auto outside = hn::Set(di, kOutside);
+  const auto largest = hn::Set(di, INT32_MAX);
+  auto top = largest;
+  auto left = largest;
+  auto bottom = hn::Zero(di);
+  auto right = hn::Zero(di);
+  for (int64_t p = 0; p < count; p += kLanes) {
+    const auto vertical = axis_of(hn::Add(hn::LoadU(di, y_base + p), hn::Set(di, tap_y)),
+                                  hn::LoadU(df, y + p), height);
+    const auto horizontal = axis_of(hn::Add(hn::LoadU(di, x_base + p), hn::Set(di, tap_x)),
+                                    hn::LoadU(df, x + p), width);
+    const auto inside = hn::RebindMask(di, hn::And(vertical.inside, horizontal.inside));
+    const auto row = hn::IfThenElse(inside, vertical.first, outside);
+    const auto column = hn::IfThenElse(inside, horizontal.first, outside);
+    int32_t* at = positions.at + 4 * (first + p);
+    hn::StoreU(row, di, at);
+    hn::StoreU(column, di, at + kLanes);
+    // Corners off the map are seen to in the end: the region is clipped to it.
+    top = hn::Min(top, hn::IfThenElse(inside, row, largest));
+    left = hn::Min(left, hn::IfThenElse(inside, column, largest));
+    bottom = hn::Max(bottom, hn::Add(row, hn::Set(di, 2)));
+    right = hn::Max(right, hn::Add(column, hn::Set(di, 2)));
+
+    const auto modulation = mask != nullptr ? hn::LoadU(df, mask + p) : one;
+    const auto above = hn::Sub(one, vertical.fraction);
+    const auto before = hn::Sub(one, horizontal.fraction);
+    hn::StoreInterleaved4(hn::Mul(hn::Mul(above, before), modulation),
+                          hn::Mul(hn::Mul(above, horizontal.fraction), modulation),
+                          hn::Mul(hn::Mul(vertical.fraction, before), modulation),
+                          hn::Mul(hn::Mul(vertical.fraction, horizontal.fraction), modulation), df,
+                          positions.weight + 4 * (first + p));
+  }
+  HWY_ALIGN int32_t values[4 * kLanes];
+  hn::Store(top, di, values);
+  hn::Store(left, di, values + kLanes);
+  hn::Store(bottom, di, values + 2 * kLanes);
+  hn::Store(right, di, values + 3 * kLanes);
+  for (int64_t i = 0; i < kLanes; ++i) {
+    const int32_t t = values[i] > 0 ? values[i] : 0;
+    const int32_t l = values[kLanes + i] > 0 ? values[kLanes + i] : 0;
+    const int32_t b = values[2 * kLanes + i] < height ? values[2 * kLanes + i] : height;
+    const int32_t r = values[3 * kLanes + i] < width ? values[3 * kLanes + i] : width;
+    if (t < region->top) region->top = t;
+    if (l < region->left) region->left = l;
+    if (b > region->bottom) region->bottom = b;
+    if (r > region->right) region->right = r;
+  }
+}
+
+void place(MapRegion region, int32_t step, int32_t origin, int32_t elsewhere, int64_t count,
+           int32_t* at) {
+  const Ints di;
+  const auto zero = hn::Zero(di);
+  const auto one = hn::Set(di, 1);
+  const auto height = hn::Set(di, region.bottom - region.top);
+  const auto width = hn::Set(di, region.right - region.left);
+  const auto absent = hn::Set(di, elsewhere);
+  for (int64_t p = 0; p < count; p += kLanes) {
+    const auto row = hn::Sub(hn::LoadU(di, at + 4 * p), hn::Set(di, region.top));
+    const auto column = hn::Sub(hn::LoadU(di, at + 4 * p + kLanes), hn::Set(di, region.left));
+    const auto row_below = hn::Add(row, one);
+    const auto column_after = hn::Add(column, one);
+    const auto above = hn::And(hn::Ge(row, zero), hn::Lt(row, height));
+    const auto below = hn::And(hn::Ge(row_below, zero), hn::Lt(row_below, height));
+    const auto before = hn::And(hn::Ge(column, zero), hn::Lt(column, width));
+    const auto after = hn::And(hn::Ge(column_after, zero), hn::Lt(column_after, width));
+    const auto first = hn::Add(
+        hn::Mul(hn::Add(hn::Mul(row, width), column), hn::Set(di, step)), hn::Set(di, origin));
+    const auto second = hn::Add(first, hn::Set(di, step));
+    const auto next_row = hn::Mul(width, hn::Set(di, step));
+    hn::StoreInterleaved4(hn::IfThenElse(hn::And(above, before), first, absent),
+                          hn::IfThenElse(hn::And(above, after), second, absent),
+                          hn::IfThenElse(hn::And(below, before), hn::Add(first, next_row), absent),
+                          hn::IfThenElse(hn::And(below, after), hn::Add(second, next_row), absent),
+                          di, at + 4 * p);
+  }
+}
+
+// ---- transposition
+
+// Four floats of every fourth row, in a block of the vector each.
+template <class D, HWY_IF_LANES_D(D, 4)>
+HWY_INLINE hn::Vec<D> load_quads(D d, const float* source, int64_t row_stride) {
+  (void)row_stride;
+  return hn::LoadU(d, source);
+}
+template <class D, HWY_IF_LANES_GT_D(D, 4)>
+HWY_INLINE hn::Vec<D> load_quads(D d, const float* source, int64_t row_stride) {
+  const hn::Half<D> half;
+  const int64_t rows = static_cast<int64_t>(hn::MaxLanes(half));
+  return hn::Combine(d, load_quads(half, source + rows * row_stride, row_stride),
+                     load_quads(half, source, row_stride));
+}
+
+// As many rows as `d` has lanes, four columns.
+template <class D>
+HWY_INLINE void transpose_block(D d, const float* source, int64_t source_stride,
+                                float* destination, int64_t destination_stride) {
+  const auto row0 = load_quads(d, source, source_stride);
+  const auto row1 = load_quads(d, source + source_stride, source_stride);
+  const auto row2 = load_quads(d, source + 2 * source_stride, source_stride);
+  const auto row3 = load_quads(d, source + 3 * source_stride, source_stride);
+  const hn::Repartition<uint64_t, D> d64;
+  const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d, row0, row1));
+  const auto low23 = hn::BitCast(d64, hn::InterleaveLower(d, row2, row3));
+  const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(d, row0, row1));
+  const auto high23 = hn::BitCast(d64, hn::InterleaveUpper(d, row2, row3));
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, low01, low23)), d, destination);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d64, low01, low23)), d,
+             destination + destination_stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, high01, high23)), d,
+             destination + 2 * destination_stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d64, high01, high23)), d,
+             destination + 3 * destination_stride);
+}
+
+// Whole blocks of rows, and for the rest one more that overlaps the one before; or, with fewer
+// rows, a narrower vector.
+template <class D>
+HWY_INLINE void transpose_quad(D d, const float* source, int64_t source_stride, int64_t rows,
+                               float* destination, int64_t destination_stride) {
+  const int64_t lanes = static_cast<int64_t>(hn::MaxLanes(d));
+  if (rows >= lanes) {
+    int64_t row = 0;
+    for (; row + lanes <= rows; row += lanes) {
+      transpose_block(d, source + row * source_stride, source_stride, destination + row,
+                      destination_stride);
+    }
+    if (row < rows) {
+      row = rows - lanes;
+      transpose_block(d, source + row * source_stride, source_stride, destination + row,
+                      destination_stride);
+    }
+    return;
+  }
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    transpose_quad(hn::Half<D>(), source, source_stride, rows, destination, destination_stride);
+  } else {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = 0; column < 4; ++column) {
+        destination[column * destination_stride + row] = source[row * source_stride + column];
+      }
+    }
+  }
+}
+
+void transpose(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
+               float* destination, int64_t destination_stride) {
+  if (columns >= 4) {
+    int64_t column = 0;
+    for (; column + 4 <= columns; column += 4) {
+      transpose_quad(Floats(), source + column, source_stride, rows,
+                     destination + column * destination_stride, destination_stride);
+    }
+    if (column < columns) {
+      column = columns - 4;
+      transpose_quad(Floats(), source + column, source_stride, rows,
+                     destination + column * destination_stride, destination_stride);
+    }
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      destination[column * destination_stride + row] = source[row * source_stride + column];
+    }
+  }
+}
+
+// ---- sampling
+
+template <class D>
+HWY_INLINE hn::Vec<D> weighted(D d, const float* staged, const int32_t* at, const float* weight,
+                               int64_t channel) {
+  auto sum = hn::Mul(hn::Set(d, weight[0]), hn::LoadU(d, staged + at[0] + channel));
+  sum = hn::MulAdd(hn::Set(d, weight[1]), hn::LoadU(d, staged + at[1] + channel), sum);
+  sum = hn::MulAdd(hn::Set(d, weight[2]), hn::LoadU(d, staged + at[2] + channel), sum);
+  return hn::MulAdd(hn::Set(d, weight[3]), hn::LoadU(d, staged + at[3] + channel), sum);
+}
+
+// kChannels: the number of channels, or 0 for any.
+template <int kChannels>
+HWY_INLINE void sample_channels(const float* HWY_RESTRICT staged, int64_t given,
+                                SamplePositions positions, int64_t taps, int64_t tap_stride,
+                                int64_t count, float* HWY_RESTRICT panel) {
+  const Floats d;
+  const int64_t channels = kChannels > 0 ? kChannels : given;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const int32_t* HWY_RESTRICT at = positions.at + 4 * tap * tap_stride;
+    const float* HWY_RESTRICT weight = positions.weight + 4 * tap * tap_stride;
+    float* HWY_RESTRICT target = panel + tap * channels;
+    for (int64_t p = 0; p < count; ++p) {
+      for (int64_t channel = 0; channel < channels; channel += kLanes) {
+        hn::StoreU(weighted(d, staged, at, weight, channel), d, target + channel);
+      }
+      at += 4;
+      weight += 4;
+      target += kPanelStride;
+    }
+  }
+}
+
+void sample(const float* staged, int64_t channels, SamplePositions positions, int64_t taps,
+            int64_t tap_stride, int64_t count, float* panel) {
+  switch (channels) {
+    case 64:
+      return sample_channels<64>(staged, channels, positions, taps, tap_stride, count, panel);
+    case 32:
+      return sample_channels<32>(staged, channels, positions, taps, tap_stride, count, panel);
+    case 16:
+      return sample_channels<16>(staged, channels, positions, taps, tap_stride, count, panel);
+    case 8:
+      return sample_channels<8>(staged, channels, positions, taps, tap_stride, count, panel);
+    default:
+      return sample_channels<0>(staged, channels, positions, taps, tap_stride, count, panel);
+  }
+}
+
+struct Float32 {
+  using Type = float;
+  static float load(float value) { return value; }
+};
+
+struct Float16 {
+  using Type = uint16_t;
+  static float load(uint16_t value) { return float16_to_float_portable(value); }
+};
+
+struct BFloat16 {
+  using Type = uint16_t;
+  static float load(uint16_t value) { return bfloat16_to_float(value); }
+};
+
+template <typename Storage>
+void sample_planes(const void* source, int64_t plane, int64_t channels, SamplePositions positions,
+                   int64_t taps, int64_t tap_stride, int64_t count, float* panel) {
+  using Type = typename Storage::Type;
+  const hn::CappedTag<float, 1> d;
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    const Type* pixels = static_cast<const Type*>(source) + channel * plane;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int32_t* at = positions.at + 4 * tap * tap_stride;
+      const float* weight = positions.weight + 4 * tap * tap_stride;
+      float* target = panel + tap * channels + channel;
+      for (int64_t p = 0; p < count; ++p) {
+        float value[4];
+        for (int corner = 0; corner < 4; ++corner) {
+          value[corner] = at[corner] < 0 ? 0.0f : Storage::load(pixels[at[corner]]);
+        }
+        auto sum = hn::Mul(hn::Set(d, weight[0]), hn::Set(d, value[0]));
+        sum = hn::MulAdd(hn::Set(d, weight[1]), hn::Set(d, value[1]), sum);
+        sum = hn::MulAdd(hn::Set(d, weight[2]), hn::Set(d, value[2]), sum);
+        *target = hn::GetLane(hn::MulAdd(hn::Set(d, weight[3]), hn::Set(d, value[3]), sum));
+        at += 4;
+        weight += 4;
+        target += kPanelStride;
+      }
+    }
+  }
+}
+
+// ---- products
+
+template <int kPixels, int kVectors>
+HWY_INLINE void multiply_block(int64_t depth, const float* HWY_RESTRICT panel,
+                               const float* HWY_RESTRICT weight, const float* HWY_RESTRICT bias,
+                               float* HWY_RESTRICT sums, int64_t sums_stride) {
+  const Floats d;
+  FloatVector sum[kPixels][kVectors];
+  HWY_UNROLL(16)
+  for (int p = 0; p < kPixels; ++p) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) sum[p][v] = hn::Zero(d);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    FloatVector w[kVectors];
+    HWY_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) w[v] = hn::Load(d, weight + v * kLanes);
+    HWY_UNROLL(16)
+    for (int p = 0; p < kPixels; ++p) {
+      const auto value = hn::Set(d, panel[p * kPanelStride + k]);
+      HWY_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) sum[p][v] = hn::MulAdd(value, w[v], sum[p][v]);
+    }
+    weight += kVectors * kLanes;
+  }
+  HWY_UNROLL(16)
+  for (int p = 0; p < kPixels; ++p) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) {
+      float* target = sums + p * sums_stride + v * kLanes;
+      const auto before = bias != nullptr ? hn::LoadU(d, bias + v * kLanes) : hn::LoadU(d, target);
+      hn::StoreU(hn::Add(sum[p][v], before), d, target);
+    }
+  }
+}
+
+template <int kPixels>
+HWY_INLINE void multiply_strip(int64_t depth, const float* panel, const float* weight,
+                               int64_t channels, const float* bias, float* sums,
+                               int64_t sums_stride) {
+  constexpr int64_t kBlock = kBlockVectors * kLanes;
+  static_assert(kBlockVectors == 2, "one more function for each number of vectors");
+  int64_t channel = 0;
+  for (; channel + kBlock <= channels; channel += kBlock) {
+    multiply_block<kPixels, 2>(depth, panel, weight + channel * depth,
+                               bias != nullptr ? bias + channel : nullptr, sums + channel,
+                               sums_stride);
+  }
+  if (channel < channels) {
+    multiply_block<kPixels, 1>(depth, panel, weight + channel * depth,
+                               bias != nullptr ? bias + channel : nullptr, sums + channel,
+                               sums_stride);
+  }
+}
+
+template <int kPixels>
+HWY_INLINE void multiply_pixels(int64_t pixels, int64_t depth, const float* panel,
+                                const float* weight, int64_t channels, const float* bias,
+                                float* sums, int64_t sums_stride) {
+  if (pixels == kPixels) {
+    multiply_strip<kPixels>(depth, panel, weight, channels, bias, sums, sums_stride);
+  } else if constexpr (kPixels > 1) {
+    multiply_pixels<kPixels - 1>(pixels, depth, panel, weight, channels, bias, sums, sums_stride);
+  }
+}
+
+void multiply(int64_t pixels, int64_t depth, const float* panel, const float* weight,
+              int64_t channels, const float* bias, float* sums, int64_t sums_stride) {
+  multiply_pixels<kStrip>(pixels, depth, panel, weight, channels, bias, sums, sums_stride);
+}
+
+void multiply_depthwise(int64_t pixels, int64_t taps, int64_t channels, const float* panel,
+                        const float* weight, int64_t weight_stride, const float* bias, float* sums,
+                        int64_t sums_stride) {
+  const Floats d;
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
+      auto sum = hn::LoadU(d, bias + channel);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        sum = hn::MulAdd(hn::LoadU(d, panel + tap * channels + channel),
+                         hn::LoadU(d, weight + tap * weight_stride + channel), sum);
+      }
+      hn::StoreU(sum, d, sums + channel);
+    }
+    panel += kPanelStride;
+    sums += sums_stride;
+  }
+}
+
+}  // namespace
+
+constexpr DeformConv2dKernels kDeformConv2dKernels = {
+    kLanes,
+    kStrip,
+    locate,
+    place,
+    transpose,
+    sample,
+    {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
+    multiply,
+    multiply_depthwise,
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace cpu
+}  // namespace dcn_deploy
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace dcn_deploy {
+namespace cpu {
+
+const DeformConv2dKernels kPortableDeformConv2dKernels = HWY_STATIC_DISPATCH(kDeformConv2dKernels);
+
+// A build for a newer processor alone has no sets for older ones: its own takes their place.
+#if defined(DCN_DEPLOY_WITH_AVX2)
+const DeformConv2dKernels kAvx2DeformConv2dKernels =
+#if HWY_TARGETS & HWY_AVX2
+    N_AVX2::kDeformConv2dKernels;
+#else
+    HWY_STATIC_DISPATCH(kDeformConv2dKernels);
+#endif
+#endif
+#if defined(DCN_DEPLOY_WITH_AVX512)
+const DeformConv2dKernels kAvx512DeformConv2dKernels =
+#if HWY_TARGETS & HWY_AVX3
+    N_AVX3::kDeformConv2dKernels;
+#else
+    HWY_STATIC_DISPATCH(kDeformConv2dKernels);
+#endif
+#endif
+
+}  // namespace cpu
+}  // namespace dcn_deploy
+#endif  // HWY_ONCE
