@@ -185,7 +185,7 @@ class Problem {
     of_weights.dilation_h = of_weights.dilation_w = -1;
     cpu::PackedDeformConv2dWeights packed;
     Status status = cpu::PackedDeformConv2dWeights::pack(of_weights, weight_.data(),
-                                                         weight_.dtype(), kernels, &packed);
+                                                         weight_.dtype(), kernels, parallel_for, &packed);
     EXPECT_TRUE(status.ok()) << status.message;
     EXPECT_EQ(&packed.kernels(), &kernels);
 
@@ -277,7 +277,7 @@ std::string first_difference(const std::vector<double>& a, const std::vector<dou
 
 std::vector<const cpu::Kernels*> available_kernels() {
   std::vector<const cpu::Kernels*> all;
-  for (const char* name : {"portable", "avx2"}) {
+  for (const char* name : {"portable", "avx2", "avx512"}) {
     if (const cpu::Kernels* kernels = cpu::find_kernels(name)) all.push_back(kernels);
   }
   return all;
@@ -695,7 +695,7 @@ TEST(DeformConv2d, WeightsTooLargeToPackAreRefused) {
     const float weight = 0;
     cpu::PackedDeformConv2dWeights packed;
     const Status status =
-        cpu::PackedDeformConv2dWeights::pack(params, &weight, DType::kFloat32, *kernels, &packed);
+        cpu::PackedDeformConv2dWeights::pack(params, &weight, DType::kFloat32, *kernels, {}, &packed);
     EXPECT_EQ(status.code, StatusCode::kTooLarge);
     EXPECT_STREQ(status.message, "packed weights: expected a size that fits in 64 bits, got more");
   }
