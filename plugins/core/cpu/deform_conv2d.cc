@@ -8,6 +8,7 @@
 #include "core/cpu/deform_conv2d_kernels.h"
 #include "core/cpu/deform_conv2d_plan.h"
 #include "core/cpu/deform_conv2d_scratch.h"
+#include "core/cpu/lookahead.h"
 
 namespace dcn_deploy {
 namespace cpu {
@@ -39,6 +40,10 @@ struct TaskState {
   // The part of the map that is staged; or planes are sampled as they are.
   MapRegion region{};
   bool staged = false;
+  // What the next block reads.
+  Lookahead map{};
+  Lookahead offsets{};
+  Lookahead masks{};
 };
 
 class DeformConv2dCall {
@@ -143,7 +148,12 @@ class DeformConv2dCall {
       prepare(block, state);
       const float* block_weights =
           weights + block.first_term * padded_rows + task.first_row * block.depth;
+      look_ahead(block, (group + 1) * groups_.channels, state);
+      const std::int64_t strips = ceil_div(task.tile.count, loops_.strip);
       for_each_strip(task.tile.count, [&](std::int64_t first, std::int64_t count) {
+        state->map.ask(strips);
+        state->offsets.ask(strips);
+        state->masks.ask(strips);
         sample(block, first, count, *state);
         loops_.multiply(count, block.depth, scratch->panel, block_weights, stride,
                         block.first_term == 0 ? scratch->bias : nullptr,
@@ -269,6 +279,42 @@ class DeformConv2dCall {
                     static_cast<std::int32_t>(params_.in_w)},
                    1, 0, -1, samples, scratch->at);
     }
+  }
+
+  // The block after this one reads the same part of the map, and further positions if it begins
+  // another offset group.
+  void look_ahead(const SumBlock& block, std::int64_t end, TaskState* state) const {
+    state->map.clear();
+    state->offsets.clear();
+    state->masks.clear();
+    const std::int64_t channel = block.channel + block.channels;
+    if (channel >= end || block.taps < groups_.taps) return;
+    const Tile& tile = state->task.tile;
+    if (state->staged) {
+      const MapRegion& region = state->region;
+      const std::int64_t first = (tile.image * params_.in_channels + channel) * plane_ +
+                                 region.top * params_.in_w + region.left;
+      const auto size = static_cast<std::int64_t>(size_of(tensors_.dtype));
+      state->map.set(element(tensors_.x, tensors_.dtype, first), plane_ * size,
+                     std::min(block.channels, end - channel), params_.in_w * size,
+                     region.bottom - region.top, (region.right - region.left) * size);
+    }
+    const std::int64_t offset_group = channel / groups_.offset_group_channels;
+    if (offset_group == block.segments[0].offset_group) return;
+    const std::int64_t places = std::min(block.segment_count, params_.offset_group - offset_group) *
+                                groups_.taps;
+    const std::int64_t place =
+        (tile.image * params_.offset_group + offset_group) * groups_.taps;
+    const std::int64_t row = tile.first / tile.width;
+    const std::int64_t rows = (tile.first + tile.count - 1) / tile.width - row + 1;
+    const std::int64_t pixel = row * params_.out_w + tile.left;
+    const auto look = [&](const void* base, DType dtype, std::int64_t each, Lookahead* ahead) {
+      const auto size = static_cast<std::int64_t>(size_of(dtype));
+      ahead->set(element(base, dtype, each * place * pixels_ + pixel), pixels_ * size,
+                 each * places, params_.out_w * size, rows, tile.width * size);
+    };
+    look(tensors_.offset, tensors_.offset_dtype, 2, &state->offsets);
+    if (tensors_.mask != nullptr) look(tensors_.mask, tensors_.mask_dtype, 1, &state->masks);
   }
 
   void load_positions(const void* base, DType dtype, std::int64_t index, std::int64_t count,

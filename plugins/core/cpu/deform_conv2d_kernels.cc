@@ -197,30 +197,53 @@ HWY_INLINE void transpose_block(D d, const float* source, int64_t source_stride,
              destination + 3 * destination_stride);
 }
 
-// Whole blocks of rows, and for the rest one more that overlaps the one before; or, with fewer
-// rows, a narrower vector.
+// Transposition reads whole cache lines of few rows at a time: rows of a map with a power of two of
+// pixels all fall on the same few sets of the cache.
+using TransposedFloats = hn::CappedTag<float, 8>;
+constexpr int64_t kLineColumns = 16;
+
+// Columns, in blocks of four; for the rest one more that overlaps the one before.
 template <class D>
-HWY_INLINE void transpose_quad(D d, const float* source, int64_t source_stride, int64_t rows,
+HWY_INLINE void transpose_rows(D d, const float* source, int64_t source_stride, int64_t columns,
                                float* destination, int64_t destination_stride) {
+  int64_t column = 0;
+  for (; column + 4 <= columns; column += 4) {
+    transpose_block(d, source + column, source_stride, destination + column * destination_stride,
+                    destination_stride);
+  }
+  if (column < columns) {
+    column = columns - 4;
+    transpose_block(d, source + column, source_stride, destination + column * destination_stride,
+                    destination_stride);
+  }
+}
+
+// At least four columns. Rows, in blocks of a vector; for the rest one more that overlaps the one
+// before, or, with fewer rows, a narrower vector.
+template <class D>
+HWY_INLINE void transpose_columns(D d, const float* source, int64_t source_stride, int64_t rows,
+                                  int64_t columns, float* destination,
+                                  int64_t destination_stride) {
   const int64_t lanes = static_cast<int64_t>(hn::MaxLanes(d));
   if (rows >= lanes) {
     int64_t row = 0;
     for (; row + lanes <= rows; row += lanes) {
-      transpose_block(d, source + row * source_stride, source_stride, destination + row,
-                      destination_stride);
+      transpose_rows(d, source + row * source_stride, source_stride, columns, destination + row,
+                     destination_stride);
     }
     if (row < rows) {
       row = rows - lanes;
-      transpose_block(d, source + row * source_stride, source_stride, destination + row,
-                      destination_stride);
+      transpose_rows(d, source + row * source_stride, source_stride, columns, destination + row,
+                     destination_stride);
     }
     return;
   }
   if constexpr (hn::MaxLanes(D()) > 4) {
-    transpose_quad(hn::Half<D>(), source, source_stride, rows, destination, destination_stride);
+    transpose_columns(hn::Half<D>(), source, source_stride, rows, columns, destination,
+                      destination_stride);
   } else {
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t column = 0; column < 4; ++column) {
+      for (int64_t column = 0; column < columns; ++column) {
         destination[column * destination_stride + row] = source[row * source_stride + column];
       }
     }
@@ -229,17 +252,17 @@ HWY_INLINE void transpose_quad(D d, const float* source, int64_t source_stride, 
 
 void transpose(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
                float* destination, int64_t destination_stride) {
+  const TransposedFloats d;
+  // The last chunk takes what is less than a block.
+  while (columns >= kLineColumns + 4) {
+    transpose_columns(d, source, source_stride, rows, kLineColumns, destination,
+                      destination_stride);
+    source += kLineColumns;
+    destination += kLineColumns * destination_stride;
+    columns -= kLineColumns;
+  }
   if (columns >= 4) {
-    int64_t column = 0;
-    for (; column + 4 <= columns; column += 4) {
-      transpose_quad(Floats(), source + column, source_stride, rows,
-                     destination + column * destination_stride, destination_stride);
-    }
-    if (column < columns) {
-      column = columns - 4;
-      transpose_quad(Floats(), source + column, source_stride, rows,
-                     destination + column * destination_stride, destination_stride);
-    }
+    transpose_columns(d, source, source_stride, rows, columns, destination, destination_stride);
     return;
   }
   for (int64_t row = 0; row < rows; ++row) {
