@@ -31,6 +31,7 @@ std::int64_t expected_threads() {
 // What a thread's scratch memory holds for the task it is at.
 struct TaskState {
   const Task& task;
+  std::int64_t index;  // of the task
   Scratch* scratch;
   std::int64_t padded;  // pixels, rounded up to whole vectors
   // What `positions` holds.
@@ -40,10 +41,18 @@ struct TaskState {
   // The part of the map that is staged; or planes are sampled as they are.
   MapRegion region{};
   bool staged = false;
-  // What the next block reads.
-  Lookahead map{};
-  Lookahead offsets{};
-  Lookahead masks{};
+  // What is read next, and written.
+  Lookahead<false> map{};
+  Lookahead<false> offsets{};
+  Lookahead<false> masks{};
+  Lookahead<true> output{};
+
+  void ask_ahead(std::int64_t parts) {
+    map.ask(parts);
+    offsets.ask(parts);
+    masks.ask(parts);
+    output.ask(parts);
+  }
 };
 
 class DeformConv2dCall {
@@ -79,7 +88,7 @@ class DeformConv2dCall {
     }
     const Task task = plan_.task(index);
     if (task.tile.count == 0 || task.first_row == task.end_row) return;
-    TaskState state{task, scratch, round_up(task.tile.count, loops_.lanes)};
+    TaskState state{task, index, scratch, round_up(task.tile.count, loops_.lanes)};
     set_bases(&state);
     if (groups_.depthwise) {
       run_depthwise(&state);
@@ -148,12 +157,10 @@ class DeformConv2dCall {
       prepare(block, state);
       const float* block_weights =
           weights + block.first_term * padded_rows + task.first_row * block.depth;
-      look_ahead(block, (group + 1) * groups_.channels, state);
+      look_ahead(block, group, state);
       const std::int64_t strips = ceil_div(task.tile.count, loops_.strip);
       for_each_strip(task.tile.count, [&](std::int64_t first, std::int64_t count) {
-        state->map.ask(strips);
-        state->offsets.ask(strips);
-        state->masks.ask(strips);
+        state->ask_ahead(strips);
         sample(block, first, count, *state);
         loops_.multiply(count, block.depth, scratch->panel, block_weights, stride,
                         block.first_term == 0 ? scratch->bias : nullptr,
@@ -281,40 +288,85 @@ class DeformConv2dCall {
     }
   }
 
-  // The block after this one reads the same part of the map, and further positions if it begins
-  // another offset group.
-  void look_ahead(const SumBlock& block, std::int64_t end, TaskState* state) const {
+  // Finds out what is read after this block, and what is written. Guesses do: the next block reads
+  // the same part of the map, the next tile one as far from it as the tiles are from each other.
+  void look_ahead(const SumBlock& block, std::int64_t group, TaskState* state) const {
     state->map.clear();
     state->offsets.clear();
     state->masks.clear();
+    state->output.clear();
+    if (block.taps < groups_.taps) return;
+    const Task& task = state->task;
     const std::int64_t channel = block.channel + block.channels;
-    if (channel >= end || block.taps < groups_.taps) return;
-    const Tile& tile = state->task.tile;
-    if (state->staged) {
-      const MapRegion& region = state->region;
-      const std::int64_t first = (tile.image * params_.in_channels + channel) * plane_ +
-                                 region.top * params_.in_w + region.left;
-      const auto size = static_cast<std::int64_t>(size_of(tensors_.dtype));
-      state->map.set(element(tensors_.x, tensors_.dtype, first), plane_ * size,
-                     std::min(block.channels, end - channel), params_.in_w * size,
-                     region.bottom - region.top, (region.right - region.left) * size);
+    const std::int64_t end = (group + 1) * groups_.channels;
+    if (channel < end) {
+      look_ahead_in_map(task.tile.image, channel, std::min(block.channels, end - channel),
+                        state->region, state);
+      if (channel / groups_.offset_group_channels != block.segments[0].offset_group) {
+        look_ahead_in_positions(task.tile, channel, block.segment_count, state);
+      }
+      return;
     }
-    const std::int64_t offset_group = channel / groups_.offset_group_channels;
-    if (offset_group == block.segments[0].offset_group) return;
-    const std::int64_t places = std::min(block.segment_count, params_.offset_group - offset_group) *
-                                groups_.taps;
-    const std::int64_t place =
-        (tile.image * params_.offset_group + offset_group) * groups_.taps;
-    const std::int64_t row = tile.first / tile.width;
-    const std::int64_t rows = (tile.first + tile.count - 1) / tile.width - row + 1;
-    const std::int64_t pixel = row * params_.out_w + tile.left;
-    const auto look = [&](const void* base, DType dtype, std::int64_t each, Lookahead* ahead) {
-      const auto size = static_cast<std::int64_t>(size_of(dtype));
-      ahead->set(element(base, dtype, each * place * pixels_ + pixel), pixels_ * size,
-                 each * places, params_.out_w * size, rows, tile.width * size);
+    const std::int64_t first_row = group * groups_.rows + task.first_row;
+    look_ahead_in_tile(tensors_.y, tensors_.dtype, task.tile,
+                       task.tile.image * params_.out_channels + first_row,
+                       task.end_row - task.first_row, &state->output);
+    if (group + 1 < task.end_group) {
+      look_ahead_in_map(task.tile.image, channel, block.channels, state->region, state);
+      return;
+    }
+    if (state->index + 1 == plan_.count()) return;
+    const Task next = plan_.task(state->index + 1);
+    const std::int64_t first_channel = next.first_group * groups_.channels;
+    MapRegion region = state->region;
+    const auto top_of = [](const Tile& tile) { return tile.first / tile.width; };
+    const auto down = (top_of(next.tile) - top_of(task.tile)) * params_.stride_h;
+    const auto right = (next.tile.left - task.tile.left) * params_.stride_w;
+    const auto move = [](std::int32_t* low, std::int32_t* high, std::int64_t by, std::int64_t size) {
+      *low = static_cast<std::int32_t>(std::clamp(*low + by, std::int64_t{0}, size));
+      *high = static_cast<std::int32_t>(std::clamp(*high + by, std::int64_t{0}, size));
     };
-    look(tensors_.offset, tensors_.offset_dtype, 2, &state->offsets);
-    if (tensors_.mask != nullptr) look(tensors_.mask, tensors_.mask_dtype, 1, &state->masks);
+    move(&region.top, &region.bottom, down, params_.in_h);
+    move(&region.left, &region.right, right, params_.in_w);
+    look_ahead_in_map(next.tile.image, first_channel, std::min(block.channels, groups_.channels),
+                      region, state);
+    look_ahead_in_positions(next.tile, first_channel, block.segment_count, state);
+  }
+
+  void look_ahead_in_map(std::int64_t image, std::int64_t channel, std::int64_t channels,
+                         const MapRegion& region, TaskState* state) const {
+    if (!state->staged || region.bottom <= region.top) return;
+    const std::int64_t first = (image * params_.in_channels + channel) * plane_ +
+                               region.top * params_.in_w + region.left;
+    const auto size = static_cast<std::int64_t>(size_of(tensors_.dtype));
+    state->map.set(element(tensors_.x, tensors_.dtype, first), plane_ * size,
+                   std::min(channels, params_.in_channels - channel), params_.in_w * size,
+                   region.bottom - region.top, (region.right - region.left) * size);
+  }
+
+  void look_ahead_in_positions(const Tile& tile, std::int64_t channel, std::int64_t segments,
+                               TaskState* state) const {
+    const std::int64_t offset_group = channel / groups_.offset_group_channels;
+    const std::int64_t places =
+        std::min(segments, params_.offset_group - offset_group) * groups_.taps;
+    const std::int64_t place = (tile.image * params_.offset_group + offset_group) * groups_.taps;
+    look_ahead_in_tile(tensors_.offset, tensors_.offset_dtype, tile, 2 * place, 2 * places,
+                       &state->offsets);
+    if (tensors_.mask != nullptr) {
+      look_ahead_in_tile(tensors_.mask, tensors_.mask_dtype, tile, place, places, &state->masks);
+    }
+  }
+
+  // A tile's pixels in `planes` planes of the output's size.
+  template <bool kWrite>
+  void look_ahead_in_tile(const void* base, DType dtype, const Tile& tile, std::int64_t plane,
+                          std::int64_t planes, Lookahead<kWrite>* ahead) const {
+    if (tile.count == 0) return;
+    const auto size = static_cast<std::int64_t>(size_of(dtype));
+    const std::int64_t top = tile.first / tile.width;
+    const std::int64_t bottom = (tile.first + tile.count - 1) / tile.width + 1;
+    ahead->set(element(base, dtype, plane * pixels_ + top * params_.out_w + tile.left),
+               pixels_ * size, planes, params_.out_w * size, bottom - top, tile.width * size);
   }
 
   void load_positions(const void* base, DType dtype, std::int64_t index, std::int64_t count,
@@ -342,7 +394,7 @@ class DeformConv2dCall {
   void stage_pixels(std::int64_t first, std::int64_t channels, std::int64_t count, float* staged,
                     float* converted) const {
     if (tensors_.dtype == DType::kFloat32) {
-      loops_.transpose(static_cast<const float*>(tensors_.x) + first, plane_, channels, count,
+      loops_.gather(static_cast<const float*>(tensors_.x) + first, plane_, channels, count,
                        staged, step_);
       return;
     }
@@ -353,7 +405,7 @@ class DeformConv2dCall {
         kernels_.load[static_cast<int>(tensors_.dtype)](
             element(tensors_.x, tensors_.dtype, first + c * plane_ + p), run, converted + c * kRun);
       }
-      loops_.transpose(converted, kRun, channels, run, staged + p * step_, step_);
+      loops_.gather(converted, kRun, channels, run, staged + p * step_, step_);
     }
   }
 
@@ -363,18 +415,18 @@ class DeformConv2dCall {
     Scratch* scratch = state.scratch;
     for (std::int64_t s = 0; s < block.segment_count; ++s) {
       const Segment& segment = block.segments[s];
-      const std::int64_t sample = s * block.taps * state.padded + first;
+      const std::int64_t sample = s * block.taps * state.padded;
       const SamplePositions positions{scratch->at + 4 * sample, scratch->weight + 4 * sample};
       float* panel = scratch->panel + segment.column;
       if (state.staged) {
         loops_.sample(scratch->staged + segment.channel, segment.channels, positions, block.taps,
-                      state.padded, count, panel);
+                      state.padded, first, count, panel);
       } else {
         const std::int64_t channel = state.task.tile.image * params_.in_channels + block.channel +
                                      segment.channel;
         loops_.sample_planes[static_cast<int>(tensors_.dtype)](
             element(tensors_.x, tensors_.dtype, channel * plane_), plane_, segment.channels,
-            positions, block.taps, state.padded, count, panel);
+            positions, block.taps, state.padded, first, count, panel);
       }
     }
   }
@@ -386,14 +438,14 @@ class DeformConv2dCall {
     for_each_run(task.tile, [&](std::int64_t p, std::int64_t pixel, std::int64_t count) {
       const float* source = sums + p * sums_stride;
       if (tensors_.dtype == DType::kFloat32) {
-        loops_.transpose(source, sums_stride, count, channels,
+        loops_.scatter(source, sums_stride, count, channels,
                          static_cast<float*>(tensors_.y) + y + pixel, step * pixels_);
         return;
       }
       constexpr std::int64_t kRows = kTransposedFloats / kMaxTilePixels;
       for (std::int64_t c = 0; c < channels; c += kRows) {
         const std::int64_t rows = std::min(kRows, channels - c);
-        loops_.transpose(source + c, sums_stride, count, rows, scratch->transposed, kMaxTilePixels);
+        loops_.scatter(source + c, sums_stride, count, rows, scratch->transposed, kMaxTilePixels);
         for (std::int64_t row = 0; row < rows; ++row) {
           kernels_.store[static_cast<int>(tensors_.dtype)](
               scratch->transposed + row * kMaxTilePixels, 0.0f, count,

@@ -107,11 +107,12 @@ void locate(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const i
     const auto modulation = mask != nullptr ? hn::LoadU(df, mask + p) : one;
     const auto above = hn::Sub(one, vertical.fraction);
     const auto before = hn::Sub(one, horizontal.fraction);
-    hn::StoreInterleaved4(hn::Mul(hn::Mul(above, before), modulation),
-                          hn::Mul(hn::Mul(above, horizontal.fraction), modulation),
-                          hn::Mul(hn::Mul(vertical.fraction, before), modulation),
-                          hn::Mul(hn::Mul(vertical.fraction, horizontal.fraction), modulation), df,
-                          positions.weight + 4 * (first + p));
+    float* weight = positions.weight + 4 * (first + p);
+    hn::StoreU(hn::Mul(hn::Mul(above, before), modulation), df, weight);
+    hn::StoreU(hn::Mul(hn::Mul(above, horizontal.fraction), modulation), df, weight + kLanes);
+    hn::StoreU(hn::Mul(hn::Mul(vertical.fraction, before), modulation), df, weight + 2 * kLanes);
+    hn::StoreU(hn::Mul(hn::Mul(vertical.fraction, horizontal.fraction), modulation), df,
+               weight + 3 * kLanes);
   }
   HWY_ALIGN int32_t values[4 * kLanes];
   hn::Store(top, di, values);
@@ -151,11 +152,13 @@ void place(MapRegion region, int32_t step, int32_t origin, int32_t elsewhere, in
         hn::Mul(hn::Add(hn::Mul(row, width), column), hn::Set(di, step)), hn::Set(di, origin));
     const auto second = hn::Add(first, hn::Set(di, step));
     const auto next_row = hn::Mul(width, hn::Set(di, step));
-    hn::StoreInterleaved4(hn::IfThenElse(hn::And(above, before), first, absent),
-                          hn::IfThenElse(hn::And(above, after), second, absent),
-                          hn::IfThenElse(hn::And(below, before), hn::Add(first, next_row), absent),
-                          hn::IfThenElse(hn::And(below, after), hn::Add(second, next_row), absent),
-                          di, at + 4 * p);
+    int32_t* places = at + 4 * p;
+    hn::StoreU(hn::IfThenElse(hn::And(above, before), first, absent), di, places);
+    hn::StoreU(hn::IfThenElse(hn::And(above, after), second, absent), di, places + kLanes);
+    hn::StoreU(hn::IfThenElse(hn::And(below, before), hn::Add(first, next_row), absent), di,
+               places + 2 * kLanes);
+    hn::StoreU(hn::IfThenElse(hn::And(below, after), hn::Add(second, next_row), absent), di,
+               places + 3 * kLanes);
   }
 }
 
@@ -197,50 +200,43 @@ HWY_INLINE void transpose_block(D d, const float* source, int64_t source_stride,
              destination + 3 * destination_stride);
 }
 
-// Transposition reads whole cache lines of few rows at a time: rows of a map with a power of two of
-// pixels all fall on the same few sets of the cache.
-using TransposedFloats = hn::CappedTag<float, 8>;
-constexpr int64_t kLineColumns = 16;
-
-// Columns, in blocks of four; for the rest one more that overlaps the one before.
-template <class D>
-HWY_INLINE void transpose_rows(D d, const float* source, int64_t source_stride, int64_t columns,
-                               float* destination, int64_t destination_stride) {
-  int64_t column = 0;
-  for (; column + 4 <= columns; column += 4) {
-    transpose_block(d, source + column, source_stride, destination + column * destination_stride,
-                    destination_stride);
-  }
-  if (column < columns) {
-    column = columns - 4;
-    transpose_block(d, source + column, source_stride, destination + column * destination_stride,
-                    destination_stride);
-  }
-}
-
 // At least four columns. Rows, in blocks of a vector; for the rest one more that overlaps the one
-// before, or, with fewer rows, a narrower vector.
-template <class D>
+// before, or, with fewer rows, a narrower vector. kRowsFirst: all rows of four columns come before
+// the next four.
+template <bool kRowsFirst, class D>
 HWY_INLINE void transpose_columns(D d, const float* source, int64_t source_stride, int64_t rows,
-                                  int64_t columns, float* destination,
-                                  int64_t destination_stride) {
+                                  int64_t columns, float* destination, int64_t destination_stride) {
   const int64_t lanes = static_cast<int64_t>(hn::MaxLanes(d));
   if (rows >= lanes) {
-    int64_t row = 0;
-    for (; row + lanes <= rows; row += lanes) {
-      transpose_rows(d, source + row * source_stride, source_stride, columns, destination + row,
-                     destination_stride);
-    }
-    if (row < rows) {
-      row = rows - lanes;
-      transpose_rows(d, source + row * source_stride, source_stride, columns, destination + row,
-                     destination_stride);
+    // The last block of either kind.
+    const int64_t last_row = rows - lanes;
+    const int64_t last_column = columns - 4;
+    const auto block = [&](int64_t row, int64_t column) HWY_ATTR {
+      transpose_block(d, source + row * source_stride + column, source_stride,
+                      destination + column * destination_stride + row, destination_stride);
+    };
+    if constexpr (kRowsFirst) {
+      for (int64_t column = 0;; column = column + 4 < last_column ? column + 4 : last_column) {
+        for (int64_t row = 0;; row = row + lanes < last_row ? row + lanes : last_row) {
+          block(row, column);
+          if (row == last_row) break;
+        }
+        if (column == last_column) break;
+      }
+    } else {
+      for (int64_t row = 0;; row = row + lanes < last_row ? row + lanes : last_row) {
+        for (int64_t column = 0;; column = column + 4 < last_column ? column + 4 : last_column) {
+          block(row, column);
+          if (column == last_column) break;
+        }
+        if (row == last_row) break;
+      }
     }
     return;
   }
   if constexpr (hn::MaxLanes(D()) > 4) {
-    transpose_columns(hn::Half<D>(), source, source_stride, rows, columns, destination,
-                      destination_stride);
+    transpose_columns<kRowsFirst>(hn::Half<D>(), source, source_stride, rows, columns, destination,
+                                  destination_stride);
   } else {
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t column = 0; column < columns; ++column) {
@@ -250,21 +246,8 @@ HWY_INLINE void transpose_columns(D d, const float* source, int64_t source_strid
   }
 }
 
-void transpose(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
-               float* destination, int64_t destination_stride) {
-  const TransposedFloats d;
-  // The last chunk takes what is less than a block.
-  while (columns >= kLineColumns + 4) {
-    transpose_columns(d, source, source_stride, rows, kLineColumns, destination,
-                      destination_stride);
-    source += kLineColumns;
-    destination += kLineColumns * destination_stride;
-    columns -= kLineColumns;
-  }
-  if (columns >= 4) {
-    transpose_columns(d, source, source_stride, rows, columns, destination, destination_stride);
-    return;
-  }
+HWY_INLINE void transpose_few(const float* source, int64_t source_stride, int64_t rows,
+                              int64_t columns, float* destination, int64_t destination_stride) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t column = 0; column < columns; ++column) {
       destination[column * destination_stride + row] = source[row * source_stride + column];
@@ -272,52 +255,94 @@ void transpose(const float* source, int64_t source_stride, int64_t rows, int64_t
   }
 }
 
+// Whole cache lines of few rows at a time: rows of a map with a power of two of pixels all fall on
+// the same few sets of the cache.
+void gather(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
+            float* destination, int64_t destination_stride) {
+  const hn::CappedTag<float, 8> d;
+  constexpr int64_t kLineColumns = 16;
+  // The last chunk takes what is less than a block.
+  while (columns >= kLineColumns + 4) {
+    transpose_columns<false>(d, source, source_stride, rows, kLineColumns, destination,
+                             destination_stride);
+    source += kLineColumns;
+    destination += kLineColumns * destination_stride;
+    columns -= kLineColumns;
+  }
+  if (columns >= 4) {
+    transpose_columns<false>(d, source, source_stride, rows, columns, destination,
+                             destination_stride);
+  } else {
+    transpose_few(source, source_stride, rows, columns, destination, destination_stride);
+  }
+}
+
+// Whole runs of four rows of the destination at a time, for the same reason.
+void scatter(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
+             float* destination, int64_t destination_stride) {
+  if (columns >= 4) {
+    transpose_columns<true>(Floats(), source, source_stride, rows, columns, destination,
+                            destination_stride);
+  } else {
+    transpose_few(source, source_stride, rows, columns, destination, destination_stride);
+  }
+}
+
 // ---- sampling
+
+// Where in SamplePositions the first corner of a sample is, counted from its tap's first.
+HWY_INLINE int64_t place_of(int64_t sample) {
+  return sample / kLanes * (4 * kLanes) + sample % kLanes;
+}
 
 template <class D>
 HWY_INLINE hn::Vec<D> weighted(D d, const float* staged, const int32_t* at, const float* weight,
                                int64_t channel) {
-  auto sum = hn::Mul(hn::Set(d, weight[0]), hn::LoadU(d, staged + at[0] + channel));
-  sum = hn::MulAdd(hn::Set(d, weight[1]), hn::LoadU(d, staged + at[1] + channel), sum);
-  sum = hn::MulAdd(hn::Set(d, weight[2]), hn::LoadU(d, staged + at[2] + channel), sum);
-  return hn::MulAdd(hn::Set(d, weight[3]), hn::LoadU(d, staged + at[3] + channel), sum);
+  const float* pixels = staged + channel;
+  auto sum = hn::Mul(hn::Set(d, weight[0]), hn::LoadU(d, pixels + at[0]));
+  sum = hn::MulAdd(hn::Set(d, weight[kLanes]), hn::LoadU(d, pixels + at[kLanes]), sum);
+  sum = hn::MulAdd(hn::Set(d, weight[2 * kLanes]), hn::LoadU(d, pixels + at[2 * kLanes]), sum);
+  return hn::MulAdd(hn::Set(d, weight[3 * kLanes]), hn::LoadU(d, pixels + at[3 * kLanes]), sum);
 }
 
 // kChannels: the number of channels, or 0 for any.
 template <int kChannels>
 HWY_INLINE void sample_channels(const float* HWY_RESTRICT staged, int64_t given,
                                 SamplePositions positions, int64_t taps, int64_t tap_stride,
-                                int64_t count, float* HWY_RESTRICT panel) {
-  const Floats d;
+                                int64_t first, int64_t count, float* HWY_RESTRICT panel) {
+  const hn::CappedTag<float, kChannels == 8 ? 8 : kMaxLanes> d;
   const int64_t channels = kChannels > 0 ? kChannels : given;
   for (int64_t tap = 0; tap < taps; ++tap) {
     const int32_t* HWY_RESTRICT at = positions.at + 4 * tap * tap_stride;
     const float* HWY_RESTRICT weight = positions.weight + 4 * tap * tap_stride;
     float* HWY_RESTRICT target = panel + tap * channels;
-    for (int64_t p = 0; p < count; ++p) {
-      for (int64_t channel = 0; channel < channels; channel += kLanes) {
-        hn::StoreU(weighted(d, staged, at, weight, channel), d, target + channel);
+    for (int64_t p = first; p < first + count; ++p) {
+      const int64_t place = place_of(p);
+      for (int64_t channel = 0; channel < channels;
+           channel += static_cast<int64_t>(hn::MaxLanes(d))) {
+        hn::StoreU(weighted(d, staged, at + place, weight + place, channel), d, target + channel);
       }
-      at += 4;
-      weight += 4;
       target += kPanelStride;
     }
   }
 }
 
 void sample(const float* staged, int64_t channels, SamplePositions positions, int64_t taps,
-            int64_t tap_stride, int64_t count, float* panel) {
+            int64_t tap_stride, int64_t first, int64_t count, float* panel) {
   switch (channels) {
     case 64:
-      return sample_channels<64>(staged, channels, positions, taps, tap_stride, count, panel);
+      return sample_channels<64>(staged, channels, positions, taps, tap_stride, first, count,
+                                 panel);
     case 32:
-      return sample_channels<32>(staged, channels, positions, taps, tap_stride, count, panel);
+      return sample_channels<32>(staged, channels, positions, taps, tap_stride, first, count,
+                                 panel);
     case 16:
-      return sample_channels<16>(staged, channels, positions, taps, tap_stride, count, panel);
+      return sample_channels<16>(staged, channels, positions, taps, tap_stride, first, count,
+                                 panel);
     case 8:
-      return sample_channels<8>(staged, channels, positions, taps, tap_stride, count, panel);
+      return sample_channels<8>(staged, channels, positions, taps, tap_stride, first, count, panel);
     default:
-      return sample_channels<0>(staged, channels, positions, taps, tap_stride, count, panel);
+      return sample_channels<0>(staged, channels, positions, taps, tap_stride, first, count, panel);
   }
 }
 
@@ -338,26 +363,27 @@ struct BFloat16 {
 
 template <typename Storage>
 void sample_planes(const void* source, int64_t plane, int64_t channels, SamplePositions positions,
-                   int64_t taps, int64_t tap_stride, int64_t count, float* panel) {
+                   int64_t taps, int64_t tap_stride, int64_t first, int64_t count, float* panel) {
   using Type = typename Storage::Type;
   const hn::CappedTag<float, 1> d;
   for (int64_t channel = 0; channel < channels; ++channel) {
     const Type* pixels = static_cast<const Type*>(source) + channel * plane;
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const int32_t* at = positions.at + 4 * tap * tap_stride;
-      const float* weight = positions.weight + 4 * tap * tap_stride;
       float* target = panel + tap * channels + channel;
-      for (int64_t p = 0; p < count; ++p) {
+      for (int64_t p = first; p < first + count; ++p) {
+        const int64_t place = 4 * tap * tap_stride + place_of(p);
+        const int32_t* at = positions.at + place;
+        const float* weight = positions.weight + place;
         float value[4];
-        for (int corner = 0; corner < 4; ++corner) {
-          value[corner] = at[corner] < 0 ? 0.0f : Storage::load(pixels[at[corner]]);
+        for (int64_t corner = 0; corner < 4; ++corner) {
+          const int32_t pixel = at[corner * kLanes];
+          value[corner] = pixel < 0 ? 0.0f : Storage::load(pixels[pixel]);
         }
         auto sum = hn::Mul(hn::Set(d, weight[0]), hn::Set(d, value[0]));
-        sum = hn::MulAdd(hn::Set(d, weight[1]), hn::Set(d, value[1]), sum);
-        sum = hn::MulAdd(hn::Set(d, weight[2]), hn::Set(d, value[2]), sum);
-        *target = hn::GetLane(hn::MulAdd(hn::Set(d, weight[3]), hn::Set(d, value[3]), sum));
-        at += 4;
-        weight += 4;
+        sum = hn::MulAdd(hn::Set(d, weight[kLanes]), hn::Set(d, value[1]), sum);
+        sum = hn::MulAdd(hn::Set(d, weight[2 * kLanes]), hn::Set(d, value[2]), sum);
+        sum = hn::MulAdd(hn::Set(d, weight[3 * kLanes]), hn::Set(d, value[3]), sum);
+        *target = hn::GetLane(sum);
         target += kPanelStride;
       }
     }
@@ -460,7 +486,8 @@ constexpr DeformConv2dKernels kDeformConv2dKernels = {
     kStrip,
     locate,
     place,
-    transpose,
+    gather,
+    scatter,
     sample,
     {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
     multiply,

@@ -25,12 +25,11 @@ static_assert(kPanelStride % kMaxLanes == 0 && kPanelStride / kMaxLanes % 2 == 1
 
 // Sampling positions, for one tap after the other, each for the pixels of a tile.
 //
-// First, `locate` writes for every block of `lanes` samples their rows and then their columns to
-// `at`: those of the corner above and to the left, in [-1, size - 1], or kOutside if nothing is
-// sampled. Then `place` turns them, in place, into the places of the four corners in a staged map
-// or a plane: [sample][above left, above right, below left, below right].
-//
-// `weight` holds [sample][corner], the modulation mask multiplied in.
+// Both arrays are [block of `lanes` samples][corner][lane], the corners above left, above right,
+// below left, below right. `weight` has the modulation mask multiplied in. In `at`, `locate` first
+// writes the rows of a block's samples and then their columns: those of the corner above and to the
+// left, in [-1, size - 1], or kOutside if nothing is sampled. `place` then turns them into the
+// places of the four corners in a staged map or a plane.
 struct SamplePositions {
   int32_t* at;
   float* weight;
@@ -64,22 +63,26 @@ struct DeformConv2dKernels {
   void (*place)(MapRegion region, int32_t step, int32_t origin, int32_t elsewhere, int64_t count,
                 int32_t* at);
 
-  // destination[column · destination_stride + row] = source[row · source_stride + column]
-  void (*transpose)(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
-                    float* destination, int64_t destination_stride);
+  // destination[column · destination_stride + row] = source[row · source_stride + column], in the
+  // order that suits a source, or else a destination, that is far away.
+  void (*gather)(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
+                 float* destination, int64_t destination_stride);
+  void (*scatter)(const float* source, int64_t source_stride, int64_t rows, int64_t columns,
+                  float* destination, int64_t destination_stride);
 
-  // Samples `channels` neighbouring channels of a staged map for `count` pixels and `taps` taps, the
-  // positions of one tap `tap_stride` samples after those of the tap before. The sample of tap t
-  // at pixel p goes to panel[p · kPanelStride + t · channels]; as much as a vector beyond the last
-  // tap's is overwritten. As much is read beyond the last channel.
+  // Samples `channels` neighbouring channels of a staged map for the pixels first, ..., first +
+  // count - 1 and `taps` taps, the positions of one tap `tap_stride` samples (a multiple of `lanes`)
+  // after those of the tap before. The sample of tap t at pixel first + p goes to panel[p ·
+  // kPanelStride + t · channels]; as much as a vector beyond the last tap's is overwritten. As much
+  // is read beyond the last channel.
   void (*sample)(const float* staged, int64_t channels, SamplePositions positions, int64_t taps,
-                 int64_t tap_stride, int64_t count, float* panel);
+                 int64_t tap_stride, int64_t first, int64_t count, float* panel);
 
   // The same from planes as they are (element type index: DType), `plane` elements apart. A place
   // of -1 is a corner outside. Gives the same bits.
   void (*sample_planes[3])(const void* source, int64_t plane, int64_t channels,
                            SamplePositions positions, int64_t taps, int64_t tap_stride,
-                           int64_t count, float* panel);
+                           int64_t first, int64_t count, float* panel);
 
   // The panel's `pixels` (at most `strip`) times the weights, for `channels` output channels (a
   // multiple of `lanes`):

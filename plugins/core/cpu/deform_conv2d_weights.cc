@@ -81,7 +81,7 @@ class PackTask {
     }
     float* columns = scratch + kMaxBlockRows * kMaxDepth;
     if (rows < width) std::fill(columns, columns + block.depth * width, 0.0f);
-    loops_.transpose(source, stride, rows, block.depth, columns, width);
+    loops_.gather(source, stride, rows, block.depth, columns, width);
     for (std::int64_t s = 0; s < block.segment_count; ++s) {
       const Segment& segment = block.segments[s];
       for (std::int64_t c = 0; c < segment.channels; ++c) {

@@ -9,7 +9,8 @@
 namespace dcn_deploy {
 namespace cpu {
 
-// Rectangles of memory in planes: what is staged from a map, or what positions are read from.
+// Rectangles of memory in planes: what is staged from a map, say. kWrite: to be written to.
+template <bool kWrite>
 class Lookahead {
  public:
   // `planes` times `rows` times `bytes` from `first` on, `plane_stride` and `row_stride` bytes
@@ -35,8 +36,8 @@ class Lookahead {
       // Row by row: the order in which they are read.
       const std::int64_t planes = end_ / rows_;
       const char* row = first_ + next_ % planes * plane_stride_ + next_ / planes * row_stride_;
-      for (std::int64_t byte = 0; byte < bytes_; byte += kLine) __builtin_prefetch(row + byte, 0, 2);
-      __builtin_prefetch(row + bytes_ - 1, 0, 2);
+      for (std::int64_t byte = 0; byte < bytes_; byte += kLine) __builtin_prefetch(row + byte, kWrite, 2);
+      __builtin_prefetch(row + bytes_ - 1, kWrite, 2);
     }
   }
 
