@@ -41,17 +41,16 @@ struct TaskState {
   // The part of the map that is staged; or planes are sampled as they are.
   MapRegion region{};
   bool staged = false;
+  std::int64_t origin = 0;       // where its first pixel is
+  std::int64_t staged_size = 0;  // floats of each segment's
   // What is read next, and written.
-  Lookahead<false> map{};
-  Lookahead<false> offsets{};
-  Lookahead<false> masks{};
-  Lookahead<true> output{};
+  Lookahead map{};
+  Lookahead offsets{};
+  Lookahead masks{};
+  Lookahead output{};
 
   void ask_ahead(std::int64_t parts) {
-    map.ask(parts);
-    offsets.ask(parts);
-    masks.ask(parts);
-    output.ask(parts);
+    for (Lookahead* ahead : {&map, &offsets, &masks, &output}) ahead->ask(parts);
   }
 };
 
@@ -68,8 +67,9 @@ class DeformConv2dCall {
         plan_(params, groups_, loops_.lanes, expected_threads()),
         pixels_(params.out_h * params.out_w),
         plane_(params.in_h * params.in_w),
-        step_(round_up(std::min(groups_.channels, block_channels(std::min(groups_.taps, kMaxTaps))),
-                       loops_.lanes)) {}
+        step_(round_up(std::min({groups_.channels, groups_.offset_group_channels,
+                                 block_channels(std::min(groups_.taps, kMaxTaps))}),
+                       4)) {}
 
   std::int64_t count() const { return plan_.count(); }
 
@@ -243,7 +243,7 @@ class DeformConv2dCall {
     Scratch* scratch = state->scratch;
     const SamplePositions positions{scratch->at, scratch->weight};
     constexpr std::int32_t kNone = std::numeric_limits<std::int32_t>::max();
-    MapRegion region{kNone, kNone, 0, 0};
+    MapRegion region{kNone, kNone, -kNone, -kNone};
     for (std::int64_t s = 0; s < block.segment_count; ++s) {
       for (std::int64_t t = 0; t < block.taps; ++t) {
         const std::int64_t tap = block.tap + t;
@@ -270,21 +270,34 @@ class DeformConv2dCall {
                       (s * block.taps + t) * state->padded, positions, &region);
       }
     }
-    const std::int64_t samples = block.segment_count * block.taps * state->padded;
-    if (region.bottom <= region.top || region.right <= region.left) region = {0, 0, 0, 0};
-    const std::int64_t size = static_cast<std::int64_t>(region.bottom - region.top) *
-                              (region.right - region.left);
-    state->staged = (size + 1) * step_ + kMaxLanes <= kStagedFloats;
-    const auto step = static_cast<std::int32_t>(step_);
-    if (state->staged) {
-      state->region = region;
-      // The pixel of zeros comes first.
-      std::fill(scratch->staged, scratch->staged + step_, 0.0f);
-      loops_.place(region, step, step, 0, samples, scratch->at);
-    } else {
-      loops_.place({0, 0, static_cast<std::int32_t>(params_.in_h),
-                    static_cast<std::int32_t>(params_.in_w)},
-                   1, 0, -1, samples, scratch->at);
+    if (region.bottom <= region.top) region = {0, 0, 0, 0};
+    state->region = region;
+    const std::int64_t width = region.right - region.left;
+    // In front lie zeros, as far as the four corners of a sample outside the map reach.
+    state->origin = (width + 2) * step_;
+    state->staged_size = state->origin + (region.bottom - region.top) * width * step_;
+    state->staged = block.segment_count * state->staged_size + kMaxChannels <= kStagedFloats;
+    if (!state->staged) return;
+    loops_.place(region, static_cast<std::int32_t>(step_), static_cast<std::int32_t>(state->origin),
+                 block.segment_count * block.taps * state->padded, scratch->at);
+    for (std::int64_t s = 0; s < block.segment_count; ++s) {
+      set_zeros(*state, scratch->staged + s * state->staged_size);
+    }
+  }
+
+  // The pixels of a staged map that lie beside the map, which no staging overwrites.
+  void set_zeros(const TaskState& state, float* staged) const {
+    const MapRegion& region = state.region;
+    std::fill_n(staged, state.origin, 0.0f);
+    const std::int64_t width = region.right - region.left;
+    float* row = staged + state.origin;
+    for (std::int32_t r = region.top; r < region.bottom; ++r, row += width * step_) {
+      if (r < 0 || r >= params_.in_h) {
+        std::fill_n(row, width * step_, 0.0f);
+        continue;
+      }
+      if (region.left < 0) std::fill_n(row, step_, 0.0f);
+      if (region.right > params_.in_w) std::fill_n(row + (width - 1) * step_, step_, 0.0f);
     }
   }
 
@@ -301,7 +314,7 @@ class DeformConv2dCall {
     const std::int64_t end = (group + 1) * groups_.channels;
     if (channel < end) {
       look_ahead_in_map(task.tile.image, channel, std::min(block.channels, end - channel),
-                        state->region, state);
+                        on_the_map(state->region), state);
       if (channel / groups_.offset_group_channels != block.segments[0].offset_group) {
         look_ahead_in_positions(task.tile, channel, block.segment_count, state);
       }
@@ -312,13 +325,13 @@ class DeformConv2dCall {
                        task.tile.image * params_.out_channels + first_row,
                        task.end_row - task.first_row, &state->output);
     if (group + 1 < task.end_group) {
-      look_ahead_in_map(task.tile.image, channel, block.channels, state->region, state);
+      look_ahead_in_map(task.tile.image, channel, block.channels, on_the_map(state->region), state);
       return;
     }
     if (state->index + 1 == plan_.count()) return;
     const Task next = plan_.task(state->index + 1);
     const std::int64_t first_channel = next.first_group * groups_.channels;
-    MapRegion region = state->region;
+    MapRegion region = on_the_map(state->region);
     const auto top_of = [](const Tile& tile) { return tile.first / tile.width; };
     const auto down = (top_of(next.tile) - top_of(task.tile)) * params_.stride_h;
     const auto right = (next.tile.left - task.tile.left) * params_.stride_w;
@@ -358,9 +371,8 @@ class DeformConv2dCall {
   }
 
   // A tile's pixels in `planes` planes of the output's size.
-  template <bool kWrite>
   void look_ahead_in_tile(const void* base, DType dtype, const Tile& tile, std::int64_t plane,
-                          std::int64_t planes, Lookahead<kWrite>* ahead) const {
+                          std::int64_t planes, Lookahead* ahead) const {
     if (tile.count == 0) return;
     const auto size = static_cast<std::int64_t>(size_of(dtype));
     const std::int64_t top = tile.first / tile.width;
@@ -376,19 +388,26 @@ class DeformConv2dCall {
 
   void stage(const SumBlock& block, const TaskState& state) const {
     const MapRegion& region = state.region;
-    const std::int64_t height = region.bottom - region.top;
-    const std::int64_t width = region.right - region.left;
-    float* staged = state.scratch->staged + step_;
-    const std::int64_t channel = state.task.tile.image * params_.in_channels + block.channel;
-    const std::int64_t first = channel * plane_ + region.top * params_.in_w + region.left;
-    if (width == params_.in_w) {
-      stage_pixels(first, block.channels, height * width, staged, state.scratch->transposed);
-      return;
+    const MapRegion on_map = on_the_map(region);
+    const std::int64_t width = on_map.right - on_map.left;
+    const std::int64_t pitch = region.right - region.left;
+    const std::int64_t image_channel = state.task.tile.image * params_.in_channels + block.channel;
+    for (std::int64_t s = 0; s < block.segment_count; ++s) {
+      const Segment& segment = block.segments[s];
+      const std::int64_t first = (image_channel + segment.channel) * plane_;
+      float* staged = state.scratch->staged + s * state.staged_size + state.origin;
+      for (std::int64_t row = on_map.top; row < on_map.bottom; ++row) {
+        const std::int64_t pixel = (row - region.top) * pitch + on_map.left - region.left;
+        stage_pixels(first + row * params_.in_w + on_map.left, segment.channels, width,
+                     staged + pixel * step_, state.scratch->transposed);
+      }
     }
-    for (std::int64_t row = 0; row < height; ++row) {
-      stage_pixels(first + row * params_.in_w, block.channels, width, staged + row * width * step_,
-                   state.scratch->transposed);
-    }
+  }
+
+  MapRegion on_the_map(const MapRegion& region) const {
+    return {std::max(region.top, 0), std::max(region.left, 0),
+            std::min(region.bottom, static_cast<std::int32_t>(params_.in_h)),
+            std::min(region.right, static_cast<std::int32_t>(params_.in_w))};
   }
 
   void stage_pixels(std::int64_t first, std::int64_t channels, std::int64_t count, float* staged,
@@ -416,17 +435,22 @@ class DeformConv2dCall {
     for (std::int64_t s = 0; s < block.segment_count; ++s) {
       const Segment& segment = block.segments[s];
       const std::int64_t sample = s * block.taps * state.padded;
-      const SamplePositions positions{scratch->at + 4 * sample, scratch->weight + 4 * sample};
+      const SamplePositions positions{scratch->at + 2 * sample, scratch->weight + 4 * sample};
       float* panel = scratch->panel + segment.column;
       if (state.staged) {
-        loops_.sample(scratch->staged + segment.channel, segment.channels, positions, block.taps,
-                      state.padded, first, count, panel);
+        const StagedMap map{scratch->staged + s * state.staged_size, step_,
+                            (state.region.right - state.region.left) * step_};
+        loops_.sample(map, segment.channels, positions, block.taps, state.padded, first, count,
+                      panel);
       } else {
-        const std::int64_t channel = state.task.tile.image * params_.in_channels + block.channel +
-                                     segment.channel;
-        loops_.sample_planes[static_cast<int>(tensors_.dtype)](
-            element(tensors_.x, tensors_.dtype, channel * plane_), plane_, segment.channels,
-            positions, block.taps, state.padded, first, count, panel);
+        const std::int64_t channel =
+            state.task.tile.image * params_.in_channels + block.channel + segment.channel;
+        const Planes planes{element(tensors_.x, tensors_.dtype, channel * plane_), plane_,
+                            static_cast<std::int32_t>(params_.in_h),
+                            static_cast<std::int32_t>(params_.in_w)};
+        loops_.sample_planes[static_cast<int>(tensors_.dtype)](planes, segment.channels, positions,
+                                                               block.taps, state.padded, first,
+                                                               count, panel);
       }
     }
   }
@@ -465,7 +489,7 @@ class DeformConv2dCall {
   const Plan plan_;
   const std::int64_t pixels_;  // of an output channel
   const std::int64_t plane_;   // pixels of a channel of X
-  const std::int64_t step_;    // floats of a pixel of a staged map
+  const std::int64_t step_;    // floats of a pixel of a segment's staged map
   std::atomic<bool> out_of_memory_{false};
 };
 

@@ -85,8 +85,8 @@ void locate(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const i
   const auto largest = hn::Set(di, INT32_MAX);
   auto top = largest;
   auto left = largest;
-  auto bottom = hn::Zero(di);
-  auto right = hn::Zero(di);
+  auto bottom = outside;
+  auto right = outside;
   for (int64_t p = 0; p < count; p += kLanes) {
     const auto vertical = axis_of(hn::Add(hn::LoadU(di, y_base + p), hn::Set(di, tap_y)),
                                   hn::LoadU(df, y + p), height);
@@ -95,10 +95,9 @@ void locate(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const i
     const auto inside = hn::RebindMask(di, hn::And(vertical.inside, horizontal.inside));
     const auto row = hn::IfThenElse(inside, vertical.first, outside);
     const auto column = hn::IfThenElse(inside, horizontal.first, outside);
-    int32_t* at = positions.at + 4 * (first + p);
+    int32_t* at = positions.at + 2 * (first + p);
     hn::StoreU(row, di, at);
     hn::StoreU(column, di, at + kLanes);
-    // Corners off the map are seen to in the end: the region is clipped to it.
     top = hn::Min(top, hn::IfThenElse(inside, row, largest));
     left = hn::Min(left, hn::IfThenElse(inside, column, largest));
     bottom = hn::Max(bottom, hn::Add(row, hn::Set(di, 2)));
@@ -120,45 +119,24 @@ void locate(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const i
   hn::Store(bottom, di, values + 2 * kLanes);
   hn::Store(right, di, values + 3 * kLanes);
   for (int64_t i = 0; i < kLanes; ++i) {
-    const int32_t t = values[i] > 0 ? values[i] : 0;
-    const int32_t l = values[kLanes + i] > 0 ? values[kLanes + i] : 0;
-    const int32_t b = values[2 * kLanes + i] < height ? values[2 * kLanes + i] : height;
-    const int32_t r = values[3 * kLanes + i] < width ? values[3 * kLanes + i] : width;
-    if (t < region->top) region->top = t;
-    if (l < region->left) region->left = l;
-    if (b > region->bottom) region->bottom = b;
-    if (r > region->right) region->right = r;
+    if (values[i] < region->top) region->top = values[i];
+    if (values[kLanes + i] < region->left) region->left = values[kLanes + i];
+    if (values[2 * kLanes + i] > region->bottom) region->bottom = values[2 * kLanes + i];
+    if (values[3 * kLanes + i] > region->right) region->right = values[3 * kLanes + i];
   }
 }
 
-void place(MapRegion region, int32_t step, int32_t origin, int32_t elsewhere, int64_t count,
-           int32_t* at) {
+void place(MapRegion region, int32_t step, int32_t origin, int64_t count, int32_t* at) {
   const Ints di;
-  const auto zero = hn::Zero(di);
-  const auto one = hn::Set(di, 1);
-  const auto height = hn::Set(di, region.bottom - region.top);
+  const auto top = hn::Set(di, region.top);
+  const auto left = hn::Set(di, region.left);
   const auto width = hn::Set(di, region.right - region.left);
-  const auto absent = hn::Set(di, elsewhere);
   for (int64_t p = 0; p < count; p += kLanes) {
-    const auto row = hn::Sub(hn::LoadU(di, at + 4 * p), hn::Set(di, region.top));
-    const auto column = hn::Sub(hn::LoadU(di, at + 4 * p + kLanes), hn::Set(di, region.left));
-    const auto row_below = hn::Add(row, one);
-    const auto column_after = hn::Add(column, one);
-    const auto above = hn::And(hn::Ge(row, zero), hn::Lt(row, height));
-    const auto below = hn::And(hn::Ge(row_below, zero), hn::Lt(row_below, height));
-    const auto before = hn::And(hn::Ge(column, zero), hn::Lt(column, width));
-    const auto after = hn::And(hn::Ge(column_after, zero), hn::Lt(column_after, width));
-    const auto first = hn::Add(
-        hn::Mul(hn::Add(hn::Mul(row, width), column), hn::Set(di, step)), hn::Set(di, origin));
-    const auto second = hn::Add(first, hn::Set(di, step));
-    const auto next_row = hn::Mul(width, hn::Set(di, step));
-    int32_t* places = at + 4 * p;
-    hn::StoreU(hn::IfThenElse(hn::And(above, before), first, absent), di, places);
-    hn::StoreU(hn::IfThenElse(hn::And(above, after), second, absent), di, places + kLanes);
-    hn::StoreU(hn::IfThenElse(hn::And(below, before), hn::Add(first, next_row), absent), di,
-               places + 2 * kLanes);
-    hn::StoreU(hn::IfThenElse(hn::And(below, after), hn::Add(second, next_row), absent), di,
-               places + 3 * kLanes);
+    const auto row = hn::LoadU(di, at + 2 * p);
+    const auto column = hn::LoadU(di, at + 2 * p + kLanes);
+    const auto pixel = hn::Add(hn::Mul(hn::Sub(row, top), width), hn::Sub(column, left));
+    const auto place = hn::Add(hn::Mul(pixel, hn::Set(di, step)), hn::Set(di, origin));
+    hn::StoreU(hn::IfThenElseZero(hn::Ge(row, top), place), di, at + 2 * p);
   }
 }
 
@@ -290,59 +268,55 @@ void scatter(const float* source, int64_t source_stride, int64_t rows, int64_t c
 
 // ---- sampling
 
-// Where in SamplePositions the first corner of a sample is, counted from its tap's first.
-HWY_INLINE int64_t place_of(int64_t sample) {
-  return sample / kLanes * (4 * kLanes) + sample % kLanes;
-}
-
-template <class D>
-HWY_INLINE hn::Vec<D> weighted(D d, const float* staged, const int32_t* at, const float* weight,
-                               int64_t channel) {
-  const float* pixels = staged + channel;
-  auto sum = hn::Mul(hn::Set(d, weight[0]), hn::LoadU(d, pixels + at[0]));
-  sum = hn::MulAdd(hn::Set(d, weight[kLanes]), hn::LoadU(d, pixels + at[kLanes]), sum);
-  sum = hn::MulAdd(hn::Set(d, weight[2 * kLanes]), hn::LoadU(d, pixels + at[2 * kLanes]), sum);
-  return hn::MulAdd(hn::Set(d, weight[3 * kLanes]), hn::LoadU(d, pixels + at[3 * kLanes]), sum);
-}
+// Samples in the blocks before that of a sample, and its lane.
+HWY_INLINE int64_t block_of(int64_t sample) { return sample / kLanes * kLanes; }
+HWY_INLINE int64_t lane_of(int64_t sample) { return sample % kLanes; }
 
 // kChannels: the number of channels, or 0 for any.
 template <int kChannels>
-HWY_INLINE void sample_channels(const float* HWY_RESTRICT staged, int64_t given,
-                                SamplePositions positions, int64_t taps, int64_t tap_stride,
-                                int64_t first, int64_t count, float* HWY_RESTRICT panel) {
+HWY_INLINE void sample_channels(StagedMap map, int64_t given, SamplePositions positions,
+                                int64_t taps, int64_t tap_stride, int64_t first, int64_t count,
+                                float* HWY_RESTRICT panel) {
   const hn::CappedTag<float, kChannels == 8 ? 8 : kMaxLanes> d;
+  constexpr auto kStep = static_cast<int64_t>(hn::MaxLanes(d));
   const int64_t channels = kChannels > 0 ? kChannels : given;
+  const float* HWY_RESTRICT pixels = map.pixels;
   for (int64_t tap = 0; tap < taps; ++tap) {
-    const int32_t* HWY_RESTRICT at = positions.at + 4 * tap * tap_stride;
-    const float* HWY_RESTRICT weight = positions.weight + 4 * tap * tap_stride;
     float* HWY_RESTRICT target = panel + tap * channels;
     for (int64_t p = first; p < first + count; ++p) {
-      const int64_t place = place_of(p);
-      for (int64_t channel = 0; channel < channels;
-           channel += static_cast<int64_t>(hn::MaxLanes(d))) {
-        hn::StoreU(weighted(d, staged, at + place, weight + place, channel), d, target + channel);
+      const int64_t block = tap * tap_stride + block_of(p);
+      const float* above = pixels + positions.at[2 * block + lane_of(p)];
+      const float* below = above + map.below;
+      const float* weight = positions.weight + 4 * block + lane_of(p);
+      const auto above_left = hn::Set(d, weight[0]);
+      const auto above_right = hn::Set(d, weight[kLanes]);
+      const auto below_left = hn::Set(d, weight[2 * kLanes]);
+      const auto below_right = hn::Set(d, weight[3 * kLanes]);
+      for (int64_t channel = 0; channel < channels; channel += kStep) {
+        auto sum = hn::Mul(above_left, hn::LoadU(d, above + channel));
+        sum = hn::MulAdd(above_right, hn::LoadU(d, above + map.right + channel), sum);
+        sum = hn::MulAdd(below_left, hn::LoadU(d, below + channel), sum);
+        sum = hn::MulAdd(below_right, hn::LoadU(d, below + map.right + channel), sum);
+        hn::StoreU(sum, d, target + channel);
       }
       target += kPanelStride;
     }
   }
 }
 
-void sample(const float* staged, int64_t channels, SamplePositions positions, int64_t taps,
+void sample(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
             int64_t tap_stride, int64_t first, int64_t count, float* panel) {
   switch (channels) {
     case 64:
-      return sample_channels<64>(staged, channels, positions, taps, tap_stride, first, count,
-                                 panel);
+      return sample_channels<64>(map, channels, positions, taps, tap_stride, first, count, panel);
     case 32:
-      return sample_channels<32>(staged, channels, positions, taps, tap_stride, first, count,
-                                 panel);
+      return sample_channels<32>(map, channels, positions, taps, tap_stride, first, count, panel);
     case 16:
-      return sample_channels<16>(staged, channels, positions, taps, tap_stride, first, count,
-                                 panel);
+      return sample_channels<16>(map, channels, positions, taps, tap_stride, first, count, panel);
     case 8:
-      return sample_channels<8>(staged, channels, positions, taps, tap_stride, first, count, panel);
+      return sample_channels<8>(map, channels, positions, taps, tap_stride, first, count, panel);
     default:
-      return sample_channels<0>(staged, channels, positions, taps, tap_stride, first, count, panel);
+      return sample_channels<0>(map, channels, positions, taps, tap_stride, first, count, panel);
   }
 }
 
@@ -362,27 +336,31 @@ struct BFloat16 {
 };
 
 template <typename Storage>
-void sample_planes(const void* source, int64_t plane, int64_t channels, SamplePositions positions,
-                   int64_t taps, int64_t tap_stride, int64_t first, int64_t count, float* panel) {
+void sample_planes(Planes planes, int64_t channels, SamplePositions positions, int64_t taps,
+                   int64_t tap_stride, int64_t first, int64_t count, float* panel) {
   using Type = typename Storage::Type;
   const hn::CappedTag<float, 1> d;
   for (int64_t channel = 0; channel < channels; ++channel) {
-    const Type* pixels = static_cast<const Type*>(source) + channel * plane;
+    const Type* pixels = static_cast<const Type*>(planes.pixels) + channel * planes.plane;
     for (int64_t tap = 0; tap < taps; ++tap) {
       float* target = panel + tap * channels + channel;
       for (int64_t p = first; p < first + count; ++p) {
-        const int64_t place = 4 * tap * tap_stride + place_of(p);
-        const int32_t* at = positions.at + place;
-        const float* weight = positions.weight + place;
-        float value[4];
-        for (int64_t corner = 0; corner < 4; ++corner) {
-          const int32_t pixel = at[corner * kLanes];
-          value[corner] = pixel < 0 ? 0.0f : Storage::load(pixels[pixel]);
+        const int64_t block = tap * tap_stride + block_of(p);
+        const int32_t* at = positions.at + 2 * block + lane_of(p);
+        const float* weight = positions.weight + 4 * block + lane_of(p);
+        auto sum = hn::Zero(d);
+        for (int32_t corner = 0; corner < 4; ++corner) {
+          const int32_t row = at[0] + corner / 2;
+          const int32_t column = at[kLanes] + corner % 2;
+          const bool inside = row >= 0 && row < planes.height && column >= 0 &&
+                              column < planes.width;
+          const float value =
+              inside ? Storage::load(pixels[static_cast<int64_t>(row) * planes.width + column])
+                     : 0.0f;
+          const auto w = hn::Set(d, weight[corner * kLanes]);
+          // The first product is rounded on its own, as above.
+          sum = corner == 0 ? hn::Mul(w, hn::Set(d, value)) : hn::MulAdd(w, hn::Set(d, value), sum);
         }
-        auto sum = hn::Mul(hn::Set(d, weight[0]), hn::Set(d, value[0]));
-        sum = hn::MulAdd(hn::Set(d, weight[kLanes]), hn::Set(d, value[1]), sum);
-        sum = hn::MulAdd(hn::Set(d, weight[2 * kLanes]), hn::Set(d, value[2]), sum);
-        sum = hn::MulAdd(hn::Set(d, weight[3 * kLanes]), hn::Set(d, value[3]), sum);
         *target = hn::GetLane(sum);
         target += kPanelStride;
       }
@@ -432,16 +410,16 @@ HWY_INLINE void multiply_strip(int64_t depth, const float* panel, const float* w
                                int64_t sums_stride) {
   constexpr int64_t kBlock = kBlockVectors * kLanes;
   static_assert(kBlockVectors == 2, "one more function for each number of vectors");
-  int64_t channel = 0;
-  for (; channel + kBlock <= channels; channel += kBlock) {
-    multiply_block<kPixels, 2>(depth, panel, weight + channel * depth,
-                               bias != nullptr ? bias + channel : nullptr, sums + channel,
-                               sums_stride);
-  }
-  if (channel < channels) {
-    multiply_block<kPixels, 1>(depth, panel, weight + channel * depth,
-                               bias != nullptr ? bias + channel : nullptr, sums + channel,
-                               sums_stride);
+  for (int64_t channel = 0; channel < channels; channel += kBlock) {
+    const float* block_weight = weight + channel * depth;
+    const float* block_bias = bias != nullptr ? bias + channel : nullptr;
+    if (channel + kBlock <= channels) {
+      multiply_block<kPixels, 2>(depth, panel, block_weight, block_bias, sums + channel,
+                                 sums_stride);
+    } else {
+      multiply_block<kPixels, 1>(depth, panel, block_weight, block_bias, sums + channel,
+                                 sums_stride);
+    }
   }
 }
 

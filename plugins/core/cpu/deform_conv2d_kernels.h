@@ -23,13 +23,15 @@ constexpr int64_t kPanelStride = 432;
 static_assert(kPanelStride >= kMaxDepth + kMaxLanes, "the last vector fits");
 static_assert(kPanelStride % kMaxLanes == 0 && kPanelStride / kMaxLanes % 2 == 1, "odd lines");
 
-// Sampling positions, for one tap after the other, each for the pixels of a tile.
+// Sampling positions, for one tap after the other, each for the pixels of a tile, in blocks of as
+// many samples as a vector has lanes.
 //
-// Both arrays are [block of `lanes` samples][corner][lane], the corners above left, above right,
-// below left, below right. `weight` has the modulation mask multiplied in. In `at`, `locate` first
-// writes the rows of a block's samples and then their columns: those of the corner above and to the
-// left, in [-1, size - 1], or kOutside if nothing is sampled. `place` then turns them into the
-// places of the four corners in a staged map or a plane.
+// `at` is [block][2][lane]. `locate` writes the rows of a block's samples and then their columns:
+// those of the corner above and to the left, in [-1, size - 1], or kOutside if nothing is sampled.
+// `place` overwrites the rows with places in a staged map.
+//
+// `weight` is [block][above left, above right, below left, below right][lane], the modulation mask
+// multiplied in.
 struct SamplePositions {
   int32_t* at;
   float* weight;
@@ -37,12 +39,29 @@ struct SamplePositions {
 
 constexpr int32_t kOutside = -(1 << 30) - 2;
 
-// Rows and columns of a map: [top, bottom) × [left, right). Empty if bottom <= top.
+// Rows and columns of a map, those beside it included: [top, bottom) × [left, right). Empty if
+// bottom <= top.
 struct MapRegion {
   int32_t top;
   int32_t left;
   int32_t bottom;
   int32_t right;
+};
+
+// A map with its channels side by side, as much of it as is sampled. What lies beside the map is
+// zero, so that every sample has four corners.
+struct StagedMap {
+  const float* pixels;
+  // Floats from a pixel to the one after it, and to the one below.
+  int64_t right;
+  int64_t below;
+};
+
+struct Planes {
+  const void* pixels;
+  int64_t plane;  // elements
+  int32_t height;
+  int32_t width;
 };
 
 struct DeformConv2dKernels {
@@ -57,11 +76,9 @@ struct DeformConv2dKernels {
                  const int32_t* x_base, const float* y, const float* x, const float* mask,
                  int64_t count, int64_t first, SamplePositions positions, MapRegion* region);
 
-  // Turns `count` located samples, a multiple of `lanes`, into places: those of corners within
-  // `region` as `origin` + pixel · `step`, the region's pixels counted row by row, all others as
-  // `elsewhere`.
-  void (*place)(MapRegion region, int32_t step, int32_t origin, int32_t elsewhere, int64_t count,
-                int32_t* at);
+  // Turns `count` located samples, a multiple of `lanes`, into places in the part `region` of a map:
+  // `origin` + pixel · `step`, the region's pixels counted row by row, or 0 if nothing is sampled.
+  void (*place)(MapRegion region, int32_t step, int32_t origin, int64_t count, int32_t* at);
 
   // destination[column · destination_stride + row] = source[row · source_stride + column], in the
   // order that suits a source, or else a destination, that is far away.
@@ -75,14 +92,14 @@ struct DeformConv2dKernels {
   // after those of the tap before. The sample of tap t at pixel first + p goes to panel[p ·
   // kPanelStride + t · channels]; as much as a vector beyond the last tap's is overwritten. As much
   // is read beyond the last channel.
-  void (*sample)(const float* staged, int64_t channels, SamplePositions positions, int64_t taps,
+  void (*sample)(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
                  int64_t tap_stride, int64_t first, int64_t count, float* panel);
 
-  // The same from planes as they are (element type index: DType), `plane` elements apart. A place
-  // of -1 is a corner outside. Gives the same bits.
-  void (*sample_planes[3])(const void* source, int64_t plane, int64_t channels,
-                           SamplePositions positions, int64_t taps, int64_t tap_stride,
-                           int64_t first, int64_t count, float* panel);
+  // The same from planes as they are (element type index: DType), by positions that are located but
+  // not placed. Gives the same bits.
+  void (*sample_planes[3])(Planes planes, int64_t channels, SamplePositions positions,
+                           int64_t taps, int64_t tap_stride, int64_t first, int64_t count,
+                           float* panel);
 
   // The panel's `pixels` (at most `strip`) times the weights, for `channels` output channels (a
   // multiple of `lanes`):

@@ -12,12 +12,12 @@
 namespace dcn_deploy {
 namespace cpu {
 
-// Floats of a staged map, one pixel of zeros included.
+// Floats of a staged map, what lies beside it included.
 constexpr std::int64_t kStagedFloats = 88 << 10;
 constexpr std::int64_t kTransposedFloats = 16 * kMaxTilePixels;
 
 struct DeformConv2dScratch {
-  alignas(64) std::int32_t at[4 * kMaxSamples];
+  alignas(64) std::int32_t at[2 * kMaxSamples];
   alignas(64) float weight[4 * kMaxSamples];
   alignas(64) float staged[kStagedFloats];
   // The panel's last pixel may be written beyond its end, and a staged map read.

@@ -1,4 +1,4 @@
-// Memory that is read soon, asked for a little at a time while other work goes on.
+// Memory that is read or written soon, asked for a little at a time while other work goes on.
 
 #ifndef DCN_DEPLOY_CORE_CPU_LOOKAHEAD_H_
 #define DCN_DEPLOY_CORE_CPU_LOOKAHEAD_H_
@@ -9,8 +9,7 @@
 namespace dcn_deploy {
 namespace cpu {
 
-// Rectangles of memory in planes: what is staged from a map, say. kWrite: to be written to.
-template <bool kWrite>
+// Rectangles of memory in planes: what is staged from a map, say.
 class Lookahead {
  public:
   // `planes` times `rows` times `bytes` from `first` on, `plane_stride` and `row_stride` bytes
@@ -19,36 +18,42 @@ class Lookahead {
            std::int64_t row_stride, std::int64_t rows, std::int64_t bytes) {
     first_ = static_cast<const char*>(first);
     plane_stride_ = plane_stride;
+    planes_ = planes;
     row_stride_ = row_stride;
-    rows_ = rows;
     bytes_ = bytes;
-    next_ = 0;
-    end_ = bytes > 0 ? planes * rows : 0;
+    plane_ = row_ = 0;
+    left_ = bytes > 0 ? planes * rows : 0;
+    total_ = left_;
   }
 
-  void clear() { end_ = next_ = 0; }
+  void clear() { left_ = total_ = 0; }
 
-  // The next of `parts` parts of about the same size.
+  // Asks for the next of `parts` parts of about the same size.
   void ask(std::int64_t parts) {
     constexpr std::int64_t kLine = 64;
-    const std::int64_t until = std::min(end_, next_ + (end_ + parts - 1) / parts);
-    for (; next_ < until; ++next_) {
+    std::int64_t count = std::min(left_, (total_ + parts - 1) / parts);
+    for (; count > 0; --count, --left_) {
       // Row by row: the order in which they are read.
-      const std::int64_t planes = end_ / rows_;
-      const char* row = first_ + next_ % planes * plane_stride_ + next_ / planes * row_stride_;
-      for (std::int64_t byte = 0; byte < bytes_; byte += kLine) __builtin_prefetch(row + byte, kWrite, 2);
-      __builtin_prefetch(row + bytes_ - 1, kWrite, 2);
+      const char* row = first_ + plane_ * plane_stride_ + row_ * row_stride_;
+      for (std::int64_t byte = 0; byte < bytes_; byte += kLine) __builtin_prefetch(row + byte, 0, 2);
+      __builtin_prefetch(row + bytes_ - 1, 0, 2);
+      if (++plane_ == planes_) {
+        plane_ = 0;
+        ++row_;
+      }
     }
   }
 
  private:
   const char* first_ = nullptr;
   std::int64_t plane_stride_ = 0;
+  std::int64_t planes_ = 0;
   std::int64_t row_stride_ = 0;
-  std::int64_t rows_ = 1;
   std::int64_t bytes_ = 0;
-  std::int64_t next_ = 0;
-  std::int64_t end_ = 0;
+  std::int64_t plane_ = 0;
+  std::int64_t row_ = 0;
+  std::int64_t left_ = 0;
+  std::int64_t total_ = 0;
 };
 
 }  // namespace cpu
