@@ -14,6 +14,12 @@ constexpr std::int64_t kSmallTile = 96;
 constexpr std::int64_t kSmallestTile = 64;
 constexpr std::int64_t kTasksForEachThread = 4;
 
+// So many sums stay in the second-level cache beside the weights and the staged map; but the more
+// pixels a tile has, the less of the map is staged for two tiles.
+constexpr std::int64_t kFastSums = 32 << 10;
+constexpr std::int64_t kSmallestFullTile = 128;
+static_assert(kSmallestFullTile * kMaxRows <= kMaxSums, "the sums of a tile fit");
+
 // Output channels that are worth sampling for again.
 constexpr std::int64_t kFewestRows = 64;
 
@@ -59,7 +65,7 @@ Plan::Plan(const DeformConv2dParams& params, const Groups& groups, std::int64_t 
                        : ceil_div(ceil_div(rows_, row_unit_), row_parts_) * row_unit_;
   const std::int64_t most_pixels =
       std::min({kMaxTilePixels, round_down(kMaxSamples / slots, kMaxLanes),
-                round_down(kMaxSums / sums, kMaxLanes)});
+                std::max(kSmallestFullTile, round_down(kFastSums / sums, kMaxLanes))});
 
   const std::int64_t width = std::max(kBandWidth, ceil_div(most_pixels, out_h_));
   bands_ = out_w_ <= std::max(kWidestBand, width) ? 1 : ceil_div(out_w_, width);

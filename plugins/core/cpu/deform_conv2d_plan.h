@@ -130,9 +130,9 @@ void for_each_sum_block(const Groups& groups, std::int64_t group, Visit&& visit)
 }
 
 // Limits of a thread's scratch memory.
-constexpr std::int64_t kMaxTilePixels = 256;
-constexpr std::int64_t kMaxSamples = 36 * kMaxTilePixels;
-constexpr std::int64_t kMaxSums = 256 * kMaxTilePixels;
+constexpr std::int64_t kMaxTilePixels = 512;
+constexpr std::int64_t kMaxSamples = 9 << 10;
+constexpr std::int64_t kMaxSums = 64 << 10;
 constexpr std::int64_t kMaxRows = 512;
 
 // Pixels of one image, in a band of columns: the `first`-th to the one before `first` + `count`,

@@ -14,7 +14,7 @@ namespace cpu {
 
 // Floats of a staged map, what lies beside it included.
 constexpr std::int64_t kStagedFloats = 88 << 10;
-constexpr std::int64_t kTransposedFloats = 16 * kMaxTilePixels;
+constexpr std::int64_t kTransposedFloats = 8 * kMaxTilePixels;
 
 struct DeformConv2dScratch {
   alignas(64) std::int32_t at[2 * kMaxSamples];
