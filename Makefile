@@ -4,7 +4,7 @@
 #   make test       everything that proves the project: lint, types, C++ and Python tests
 #   make build      the package with its native libraries, installed editable in .venv/
 #   make lint       ruff, mypy, clang-format
-#   make bench-cpu  the CPU benchmark of all engines at hand; results in benchmarks/results/
+#   make bench-cpu  the CPU benchmarks of all engines at hand; results in benchmarks/results/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -81,6 +81,7 @@ test: lint test-cpp test-python
 
 bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
+	$(BIN)/python benchmarks/bench_roi_pool.py
 
 clean:
 	rm -rf build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,7 @@ already, and the output goes to memory that was allocated before (PyTorch alloca
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +123,24 @@ def _onnx_model(shape: ConvShape, tensors: Tensors, op_type: str, domain: str) -
 
 
 def _onnxruntime(shape: ConvShape, tensors: Tensors, threads: int, *, ours: bool) -> Prepared:
+    from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN
+
+    if ours:
+        model = _onnx_model(shape, tensors, DEFORM_CONV2D.op_type, DOMAIN)
+    else:
+        model = _onnx_model(shape, tensors, "DeformConv", "")
+    given = {"X": tensors.X, "offset": tensors.offset, "mask": tensors.mask}
+    fed = {name: array for name, array in given.items() if array is not None}
+    return bound_session(model, fed, shape.output_shape, threads, ours=ours)
+
+
+def bound_session(
+    model: bytes, given: Mapping[str, Any], output_shape: Sequence[int], threads: int, *, ours: bool
+) -> Prepared:
+    """A session of ONNX Runtime whose inputs, arrays by name, and output Y are in its own tensors."""
     import onnxruntime
 
     import dcn_deploy
-    from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -134,16 +148,11 @@ def _onnxruntime(shape: ConvShape, tensors: Tensors, threads: int, *, ours: bool
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if ours:
         options.register_custom_ops_library(str(dcn_deploy.library_path("onnxruntime")))
-        model = _onnx_model(shape, tensors, DEFORM_CONV2D.op_type, DOMAIN)
-    else:
-        model = _onnx_model(shape, tensors, "DeformConv", "")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
-    given = {"X": tensors.X, "offset": tensors.offset, "mask": tensors.mask}
     for name, array in given.items():
-        if array is not None:
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(shape.output_shape, np.float32))
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+    y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(output_shape, np.float32))
     binding.bind_ortvalue_output("Y", y)
     return Prepared(lambda _: session.run_with_iobinding(binding), lambda: np.array(y.numpy()))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_cpu
+import bench_roi_pool
 import record
 from engines import ENGINES
 
@@ -31,23 +32,32 @@ def _factor(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def markdown(path: Path, result: dict[str, Any]) -> str:
-    """The tables of one result: one for each number of threads."""
+def _heading(path: Path, result: dict[str, Any]) -> list[str]:
+    """What a result was measured on."""
     machine = result["machine"]
     state = " **Stale: the kernels have changed since.**" if record.is_stale(result) else ""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(machine["packages"].items()))
-    lines = [
+    return [
         f"{machine['cpu']}, {machine['usable_cpus']} cores, {machine['date'][:10]}, commit "
         f"{(machine['commit'] or 'unknown')[:12]} ([{path.name}](../benchmarks/results/{path.name})).{state}",
         "",
         f"Medians in milliseconds, float32. {packages}.",
         "",
     ]
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def convolutions(path: Path, result: dict[str, Any]) -> str:
+    """The tables of a result of ``bench_cpu.py``: one for each number of threads."""
+    lines = _heading(path, result)
     for threads in sorted({row["threads"] for row in result["rows"]}):
         rows = [row for row in result["rows"] if row["threads"] == threads]
         names = [name for name in ENGINES if any(name in row["seconds"] for row in rows)]
         lines += [
-            _cells(f"{threads} thread{'s' if threads > 1 else ''}", *names, "best peer / ours", "ours / dense"),
+            _cells(_threads(threads), *names, "best peer / ours", "ours / dense"),
             "|" + "---|" + "---:|" * (len(names) + 2),
         ]
         for row in rows:
@@ -67,6 +77,34 @@ def markdown(path: Path, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def roi_pooling(path: Path, result: dict[str, Any]) -> str:
+    """The table of a result of ``bench_roi_pool.py``."""
+    rows = result["rows"]
+    titles = [title for row in rows for title in (_threads(row["threads"]), "/ RoiAlign")]
+    lines = [
+        *_heading(path, result),
+        _cells(f"{rows[0]['rois']} RoIs", *titles),
+        "|" + "---|" + "---:|" * len(titles),
+    ]
+    for name in result["engines"]:
+        cells = []
+        for row in rows:
+            seconds = row["seconds"][name]["median"]
+            cells += [f"{seconds * 1e3:.2f}", _factor(seconds / row["seconds"][bench_roi_pool.PEER]["median"])]
+        lines.append(_cells(name, *cells))
+    return "\n".join([*lines, ""])
+
+
+#: By the schema of a result.
+_TABLES = {bench_cpu.SCHEMA: convolutions, bench_roi_pool.SCHEMA: roi_pooling}
+
+
+def markdown(path: Path, result: dict[str, Any]) -> str:
+    """The tables of one result; empty if it is none of a benchmark program."""
+    tables = _TABLES.get(result.get("schema", ""))
+    return "" if tables is None else tables(path, result)
+
+
 def insert(document: str, text: str) -> str:
     """``document`` with ``text`` between its two marks.
 
@@ -84,8 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FILE.md")
     options = parser.parse_args(arguments)
-    results = [(path, result) for path, result in record.read_all() if result.get("schema") == bench_cpu.SCHEMA]
-    text = "\n".join(markdown(path, result) for path, result in results)
+    text = "\n".join(filter(None, (markdown(path, result) for path, result in record.read_all())))
     if options.write is None:
         print(text)
     else:

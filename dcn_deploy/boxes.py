@@ -52,6 +52,11 @@ class Boxes:
         """What they are, for reports."""
         return "batch indices" if self.columns == "index" else f"boxes inside {self.of or 'the image'}"
 
+    @property
+    def extent(self) -> int | None:
+        """Extent of the last axis; None where there is no axis of columns."""
+        return _COLUMNS[self.columns][1]
+
     def check(self, name: str, shape: Sequence[int]) -> None:
         """Refuse the shape of the input called ``name`` if it has no room for the columns.
 
@@ -89,14 +94,18 @@ class Boxes:
             integer: round outwards to whole pixels.
 
         Returns:
-            float64 [shape], x1 < x2 and y1 < y2, inside the image where that is 1 pixel or larger.
+            float64 [shape], x1 < x2 and y1 < y2, between the image's first and last pixel where it has 2 or more along
+            each axis.
         """
         import numpy as np
 
         n, height, width = self.frame(shapes)
         count = int(np.prod(shape if self.columns == "index" else shape[:-1]))
         index = random.integers(0, max(n, 1), size=count).astype(np.float64)
+        # Up to the last pixel, as RoIs are written (psroi counts whole pixels, the last one included): a sample of a
+        # box that ends behind it may lie on the very edge of the map, where float32 rounding decides whether it counts.
         extent = np.array([width, height])
+        extent = np.maximum(extent - 1, extent / 2)
         size = extent * SMALLEST ** random.random((count, 2))
         start = (extent - size) * random.random((count, 2))
         corners = np.concatenate([start, start + size], axis=1)

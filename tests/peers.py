@@ -352,3 +352,200 @@ def assert_within(actual: Array, expected: Array, bound: Array) -> None:
         f"{excess.sum()} of {excess.size} elements are beyond the bound, the first at {np.argwhere(excess)[0]}: "
         f"{error[excess][0]:.3e} > {bound[excess][0]:.3e}"
     )
+
+
+# RoI pooling.
+
+
+def roi_align_model(several: Sequence[RoiCase], *, dtype: Any = np.float32, mode: str = "half_pixel") -> Any:
+    """An ``onnx.ModelProto`` with one standard ``RoiAlign`` (avg, opset 16) for each case: X_i, boxes_i, index_i → Y_i.
+
+    Args:
+        several: cases of the variant ``aligned`` without offset and mask.
+        dtype: element type of X, boxes and Y.
+        mode: ``coordinate_transformation_mode``.
+    """
+    from onnx import TensorProto, helper
+
+    kind = element_type(dtype)
+    nodes, graph_inputs, graph_outputs = [], [], []
+    for i, case in enumerate(several):
+        assert case.is_aligned
+        assert not case.offset
+        assert not case.mask
+        nodes.append(
+            helper.make_node(
+                "RoiAlign",
+                [f"X_{i}", f"boxes_{i}", f"index_{i}"],
+                [f"Y_{i}"],
+                name=f"{case.name}_{i}",
+                mode="avg",
+                coordinate_transformation_mode=mode,
+                output_height=case.pooled_h,
+                output_width=case.pooled_w,
+                sampling_ratio=case.sampling_ratio,
+                spatial_scale=case.scale,
+            )
+        )
+        graph_inputs += [
+            helper.make_tensor_value_info(f"X_{i}", kind, case.x_shape),
+            helper.make_tensor_value_info(f"boxes_{i}", kind, [case.r, 4]),
+            helper.make_tensor_value_info(f"index_{i}", TensorProto.INT64, [case.r]),
+        ]
+        graph_outputs.append(helper.make_tensor_value_info(f"Y_{i}", kind, [None] * 4))
+    graph = helper.make_graph(nodes, "roi_align", graph_inputs, graph_outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=IR_VERSION)
+
+
+def roi_align_feed(several: Sequence[RoiInputs]) -> dict[str, Array]:
+    """What the inputs of :func:`roi_align_model` are to be given."""
+    found = {}
+    for i, inputs in enumerate(several):
+        found[f"X_{i}"] = inputs.X
+        found[f"boxes_{i}"] = np.ascontiguousarray(inputs.rois[:, 1:])
+        found[f"index_{i}"] = inputs.rois[:, 0].astype(np.int64)
+    return found
+
+
+def fits_roi_align(case: RoiCase) -> bool:
+    """Whether ONNX ``RoiAlign`` (avg, half_pixel) can be asked the case, and ONNX Runtime answers it.
+
+    It has no offset and no mask, and converts a coordinate that is NaN to some integer. With ``sampling_ratio`` 0 an
+    inverted RoI has a negative number of samples, and ONNX Runtime fails with an integer overflow where one of its two
+    axes is inverted.
+    """
+    negative = case.sampling_ratio == 0 and case.boxes in ("inverted", "mixed")
+    return case.is_aligned and not case.offset and not case.mask and case.boxes != "nonfinite" and not negative
+
+
+def fits_openvino_roi_align(case: RoiCase) -> bool:
+    """Whether OpenVINO's ``ROIAlign`` is defined on the case: it divides by the number of samples, even by zero."""
+    empty = case.sampling_ratio == 0 and case.boxes in ("zero_size", "mixed")
+    return fits_roi_align(case) and not empty
+
+
+def run_openvino_roi_align(case: RoiCase, inputs: RoiInputs, *, aligned_mode: str = "half_pixel_for_nn") -> Array:
+    """OpenVINO's ``ROIAlign`` (opset 9, avg) on its CPU plugin, in float32, one thread.
+
+    ``half_pixel_for_nn`` subtracts ½ on the map, which is the ``half_pixel`` of ONNX. Its own ``half_pixel`` adds ½ in
+    the image first.
+    """
+    import openvino
+    from openvino import opset9
+
+    x = opset9.parameter(list(case.x_shape), np.float32, name="X")
+    boxes = opset9.parameter([case.r, 4], np.float32, name="boxes")
+    index = opset9.parameter([case.r], np.int32, name="index")
+    sizes = (case.pooled_h, case.pooled_w, case.sampling_ratio, case.scale)
+    y = opset9.roi_align(x, boxes, index, *sizes, "avg", aligned_mode=aligned_mode)
+    graph = openvino.Model([y], [x, boxes, index], case.name)
+    config = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(graph, "CPU", config)
+    feed = {"X": inputs.X, "boxes": inputs.rois[:, 1:], "index": inputs.rois[:, 0].astype(np.int32)}
+    return np.array(compiled(feed)[0])
+
+
+def run_grid_sample_roi_pool(case: RoiCase, inputs: RoiInputs) -> Array:
+    """Both variants by PyTorch's ``grid_sample`` in float64, all samples of a RoI and class at once.
+
+    Positions come from the formulas in docs/operators.md; the interpolation, and the move of a sample to the nearest
+    place on the map, are ``grid_sample``'s (``padding_mode="border"``). Grids as large as ``sampling_ratio`` 0 makes of
+    a RoI must fit into memory.
+    """
+    import torch
+    from torch.nn import functional
+
+    x, rois, offset, mask = (None if a is None else a.astype(np.float64) for a in inputs.in_order())
+    assert x is not None
+    assert rois is not None
+    output = np.zeros(case.output_shape)
+    per_class = case.output_channels // case.classes
+    extents = ((case.h, case.pooled_h), (case.w, case.pooled_w))
+    for r in range(case.r):
+        corners = rois[r, [2, 1, 4, 3]].reshape(2, 2)  # (first, second) × (y, x)
+        if not np.isfinite(corners).all():
+            continue
+        if not case.is_aligned:
+            corners = np.sign(corners) * np.floor(np.abs(corners) + 0.5) + np.array([[0.0], [1.0]])
+        start, end = corners * case.scale - 0.5
+        size = end - start if case.is_aligned else np.maximum(end - start, 0.1)
+        for k in range(case.classes):
+            positions, valid, counts = [], [], []
+            for axis, (extent, pooled) in enumerate(extents):
+                step = size[axis] / pooled
+                p = np.arange(pooled)
+                count = case.sample_per_part
+                if case.is_aligned:
+                    count = case.sampling_ratio or max(int(np.ceil(step)), 0)
+                i = np.arange(count) + (0.5 if case.is_aligned else 0.0)
+                # [pooled_h, pooled_w, samples]: a bin's shift may differ from its neighbour's along both axes
+                place = start[axis] + p[:, None] * step + i * step / max(count, 1)
+                place = place[:, None] if axis == 0 else place[None]
+                if offset is not None:
+                    part_h, part_w = (np.arange(n) * q // n for n, q in zip(case.output_size, case.parts, strict=True))
+                    units = offset[r, 2 * k + (1 - axis)][np.ix_(part_h, part_w)]
+                    with np.errstate(invalid="ignore", over="ignore"):
+                        place = place + (units * case.factor * size[axis])[..., None]
+                place = np.broadcast_to(place, (*case.output_size, count))
+                low, high = (-1.0, extent) if case.is_aligned else (-0.5, extent - 0.5)
+                with np.errstate(invalid="ignore"):
+                    valid.append((place >= low) & (place <= high))
+                positions.append(np.where(valid[-1], place, 0.0))
+                counts.append(count)
+            full = (*case.output_size, *counts)
+            y = np.broadcast_to(positions[0][..., :, None], full)
+            z = np.broadcast_to(positions[1][..., None, :], full)
+            kept = valid[0][..., :, None] & valid[1][..., None, :]
+            grid = np.stack([(2 * z + 1) / case.w - 1, (2 * y + 1) / case.h - 1], -1).reshape(1, 1, -1, 2)
+            image = torch.from_numpy(x[int(rois[r, 0])][None])
+            sampled = functional.grid_sample(image, torch.from_numpy(grid), "bilinear", "border", align_corners=False)
+            values = sampled.numpy().reshape(case.c, *full) * kept
+            number = max(counts[0] * counts[1], 1) if case.is_aligned else np.maximum(kept.sum((-2, -1)), 1)
+            means = values.sum((-2, -1)) / number
+            for c, ph, pw in np.ndindex(per_class, case.pooled_h, case.pooled_w):
+                channel = k * per_class + c
+                g_h, g_w = (p * case.group_size // n for p, n in ((ph, case.pooled_h), (pw, case.pooled_w)))
+                source = (channel * case.group_size + g_h) * case.group_size + g_w
+                place = (r, k, ph * case.parts[0] // case.pooled_h, pw * case.parts[1] // case.pooled_w)
+                factor = 1.0 if mask is None else mask[place]
+                output[r, channel, ph, pw] = factor * means[source, ph, pw]
+    return output
+
+
+def roi_error_bound(
+    case: RoiCase, inputs: RoiInputs, dtype: str = "float32", *, coordinate_dtype: str = "float64"
+) -> Array:
+    """Bound, element by element, of what rounding alone can do to an implementation that works in ``dtype``.
+
+    A bin is Σ weight·x with weights ≥ 0. Each product has a few relative roundings, 12 are allowed, and their sum as
+    many as it has terms, four for each sample. That is relative to Σ weight·|x|, which the float64 reference gives
+    for the absolute values. A position is off by a few roundings, 12 again, of the numbers that it is summed from; a
+    RoI that has samples on the map has none much larger than ``reach``. The sample's slope is at most 2·max|x| on each
+    axis. No bound holds where a sample is within its rounding of a place where the operator jumps:
+    ``cases.make_roi_inputs`` avoids these.
+
+    Args:
+        case: the RoI pooling.
+        inputs: its tensors.
+        dtype: type of weights and sums.
+        coordinate_dtype: type of the positions.
+
+    Returns:
+        float64 array of ``case.output_shape``.
+    """
+    from dcn_deploy.ops import reference
+
+    x = np.abs(inputs.X.astype(np.float64))
+    mask = None if inputs.mask is None else np.abs(inputs.mask.astype(np.float64))
+    absolute = reference.deform_roi_pool(x, inputs.rois, inputs.offset, mask, **case.reference_arguments)
+    samples = case.sample_per_part**2
+    if case.is_aligned:
+        # More samples than pixels are on the map only where there are more than one for each pixel.
+        samples = case.sampling_ratio**2 or (case.h + 2) * (case.w + 2)
+    u = UNIT_ROUNDOFF[dtype]
+    reach = 4.0 * (max(case.h, case.w) + 2)
+    if case.boxes == "huge":
+        reach *= 20.0
+    moved = 12 * UNIT_ROUNDOFF[coordinate_dtype] * reach
+    slope = 2 * 2.0 * x.max(initial=0.0) * (1.0 if mask is None else mask.max(initial=0.0))
+    return np.asarray((4 * samples + 12) * u * absolute + moved * slope)

@@ -8,7 +8,14 @@ import dcn_deploy
 from dcn_deploy import errors
 from dcn_deploy._lazy import require
 from dcn_deploy._libraries import LIBRARIES, LIBRARY_DIR_VARIABLE
-from dcn_deploy.schema import BY_STANDARD_OP_TYPE, BY_TORCH_NAME, DOMAIN, OPERATORS
+from dcn_deploy.schema import (
+    BY_STANDARD_OP_TYPE,
+    BY_TORCH_NAME,
+    DEFORM_CONV2D,
+    DEFORM_ROI_POOL2D,
+    DOMAIN,
+    OPERATORS,
+)
 
 
 def test_version(checkout):
@@ -97,6 +104,10 @@ def test_the_table_agrees_with_the_torch_operators():
         assert [str(a.type).startswith("Optional") for a in tensors] == [x.optional for x in schema.inputs]
         assert namespace == DOMAIN
         assert schema.op_type in OPERATORS
-        assert schema.attribute("pads").length == 4
+        # Each other argument is an attribute; the kernel's shape is that of the weight in PyTorch.
+        attributes = [attribute.name for attribute in schema.attributes if attribute.name != "kernel_shape"]
+        assert len(arguments) - len(tensors) == len(attributes)
         with pytest.raises(KeyError):
             schema.attribute("padding")
+    assert DEFORM_CONV2D.attribute("pads").length == 4
+    assert DEFORM_ROI_POOL2D.attribute("output_size").required

@@ -92,10 +92,10 @@ def export(
 ) -> ExportResult:
     """Export a network with deformable operators to an ONNX file.
 
-    Calls of ``dcn_deploy::deform_conv2d`` (the layers of :mod:`dcn_deploy.nn`) and of
-    ``torchvision::deform_conv2d`` become one node each in the forms ``plugin`` and ``standard``. The file is
-    checked, its shapes are inferred and it is written only when all of that went well. The same network
-    gives the same bytes.
+    Calls of ``dcn_deploy::deform_conv2d`` and ``dcn_deploy::deform_roi_pool`` (the layers of :mod:`dcn_deploy.nn`) and
+    of ``torchvision::deform_conv2d`` become one node each in the form ``plugin``, those of a convolution in the form
+    ``standard`` too. The file is checked, its shapes are inferred and it is written only when all of that went well.
+    The same network gives the same bytes.
 
     Args:
         model: a network in eval mode, or a ``torch.export.ExportedProgram``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, describe
 from dcn_deploy.export import model_files
 from dcn_deploy.export.operators import OPERATOR_EXPORTS
 from dcn_deploy.export.operators.base import NodeView, OperatorExport
-from dcn_deploy.schema import DOMAIN, DOMAIN_VERSION, OPERATORS
+from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, DOMAIN, DOMAIN_VERSION, OPERATORS, OperatorSchema
 
 if TYPE_CHECKING:
     import onnx
@@ -27,8 +28,14 @@ TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx", "openvino", "any")
 
 #: Beyond this extent half-precision coordinates are no better than an eighth of a pixel.
 _HALF_COORDINATE_EXTENT = 256
-#: Size from which the sampled map of a decomposition is worth knowing about.
-_LARGE_MAP_BYTES = 64 * 1024**2
+#: From here on a whole step of the type is half a pixel, so that a RoI's corner is off by up to a quarter.
+_QUARTER_PIXEL_FROM = {"float16": 512, "bfloat16": 64}
+#: Up to here the type holds every whole number.
+_EXACT_UP_TO = {"float16": 2048, "bfloat16": 256}
+#: Size from which the largest tensor of a decomposition is worth knowing about.
+_LARGE_TENSOR_BYTES = 64 * 1024**2
+#: What is assumed for a number of RoIs that is known only at run time.
+_USUAL_ROIS = 1000
 #: What a mask may pass through between its activation and the operator without changing its values.
 _LAYOUT_OPERATORS = frozenset(
     ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -137,9 +144,13 @@ class _Context:
         except InvalidModelError as error:
             return _Deformable(node, form, None, str(error))
 
-    def in_form(self, *forms: str) -> Iterator[_Deformable]:
-        """Yield the well-formed nodes of the given forms."""
-        return (row for row in self.deformable if row.form in forms and row.view is not None)
+    def in_form(self, *forms: str, schema: OperatorSchema | None = None) -> Iterator[_Deformable]:
+        """Yield the well-formed nodes of the given forms; of one operator only if ``schema`` is given."""
+        return (
+            row
+            for row in self.deformable
+            if row.form in forms and row.view is not None and schema in (None, row.view.schema)
+        )
 
 
 # A check yields (name of the node, message).
@@ -241,10 +252,26 @@ def _stock_half_coordinates(context: _Context) -> Iterator[tuple[str, str]]:
             yield row.name, "TensorRT's stock plugin computes sampling positions in half precision here."
 
 
-def _no_plugins(context: _Context) -> Iterator[tuple[str, str]]:
+def _without_plugin(context: _Context) -> Iterator[tuple[_Deformable, str, str | None]]:
+    """Yield the plugin nodes that the target has no plugin for: the node, why, and what keeps it from another form."""
+    in_tensorrt = context.target == "tensorrt"
     where = "this target" if context.target == "any" else str(context.target)
-    for row in context.in_form("plugin"):
-        yield row.name, f"{where} takes no plugins."
+    for row in context.in_form("plugin", schema=DEFORM_ROI_POOL2D if in_tensorrt else None):
+        assert row.view is not None
+        why = f"this release has no TensorRT plugin for {row.view.schema.op_type}"
+        yield row, why if in_tensorrt else f"{where} takes no plugins", row.operator.decomposition_obstacle(row.view)
+
+
+def _no_plugins(context: _Context) -> Iterator[tuple[str, str]]:
+    for row, why, obstacle in _without_plugin(context):
+        if obstacle is None:
+            yield row.name, f"{why}."
+
+
+def _not_decomposable(context: _Context) -> Iterator[tuple[str, str]]:
+    for row, why, obstacle in _without_plugin(context):
+        if obstacle is not None:
+            yield row.name, f"{why}, and the node cannot be decomposed: {obstacle}"
 
 
 def _no_stock_plugin(context: _Context) -> Iterator[tuple[str, str]]:
@@ -258,13 +285,13 @@ def _standard_not_everywhere(context: _Context) -> Iterator[tuple[str, str]]:
 
 
 def _float64_sampling(context: _Context) -> Iterator[tuple[str, str]]:
-    for row in context.in_form("decomposed"):
+    for row in context.in_form("decomposed", schema=DEFORM_CONV2D):
         if row.view is not None and row.view.dtypes.get("X") == "float64":
             yield row.name, "ONNX Runtime has no GridSample for float64 on the CPU below opset 20."
 
 
 def _half_offset(context: _Context) -> Iterator[tuple[str, str]]:
-    for row in context.in_form("plugin", "standard", "decomposed"):
+    for row in context.in_form("plugin", "standard", "decomposed", schema=DEFORM_CONV2D):
         assert row.view is not None
         dtype = row.view.dtypes.get("offset")
         extents = [d for d in row.view.dims("X", 4)[2:] if isinstance(d, int)]
@@ -273,6 +300,36 @@ def _half_offset(context: _Context) -> Iterator[tuple[str, str]]:
                 row.name,
                 f"offset is {dtype} on a map {max(extents)} pixels long: a runtime that adds it to the position in "
                 f"that type is off by a quarter of a pixel and more.",
+            )
+
+
+def _half_rois(context: _Context) -> Iterator[tuple[str, str]]:
+    for row in context.in_form("plugin", "decomposed", schema=DEFORM_ROI_POOL2D):
+        assert row.view is not None
+        dtype = row.view.dtypes.get("rois") or ""
+        limit = _QUARTER_PIXEL_FROM.get(dtype)
+        if limit is None:
+            continue
+        extents = [d / row.view.attribute("spatial_scale") for d in row.view.dims("X", 4)[2:] if isinstance(d, int)]
+        if len(extents) < 2 or max(extents) > limit:
+            size = f"up to {max(extents):.0f}" if len(extents) == 2 else "a dynamic number of"
+            yield (
+                row.name,
+                f"rois are {dtype} for images of {size} pixels: beyond {limit} a corner is off by up to a quarter of a "
+                f"pixel, and by twice as much with each doubling.",
+            )
+
+
+def _half_batch_index(context: _Context) -> Iterator[tuple[str, str]]:
+    for row in context.in_form("plugin", "decomposed", schema=DEFORM_ROI_POOL2D):
+        assert row.view is not None
+        dtype, images = row.view.dtypes.get("rois") or "", row.view.dims("X", 4)[0]
+        limit = _EXACT_UP_TO.get(dtype)
+        if limit is not None and isinstance(images, int) and images - 1 > limit:
+            yield (
+                row.name,
+                f"rois are {dtype}, which holds image numbers exactly up to {limit} only, and there are {images} "
+                f"images: some RoIs read another one.",
             )
 
 
@@ -295,9 +352,14 @@ def _non_finite(context: _Context) -> Iterator[tuple[str, str]]:
 def _sampled_map(context: _Context) -> Iterator[tuple[str, str]]:
     for row in context.in_form("decomposed"):
         assert row.view is not None
-        size = row.operator.decomposed_bytes(row.view)
-        if size is not None and size >= _LARGE_MAP_BYTES:
-            yield row.name, f"The sampled map takes {size / 1024**2:.0f} MiB while this node runs."
+        view, given = row.view, ""
+        if view.schema is DEFORM_ROI_POOL2D and row.operator.decomposed_bytes(view) is None:
+            shapes = {**view.shapes, "rois": (_USUAL_ROIS, 5)}
+            view, given = dataclasses.replace(view, shapes=shapes), f" if there are {_USUAL_ROIS} RoIs"
+        size = row.operator.decomposed_bytes(view)
+        what = "sampled map" if view.schema is DEFORM_CONV2D else "largest tensor of the decomposition"
+        if size is not None and size >= _LARGE_TENSOR_BYTES:
+            yield row.name, f"The {what} takes {size / 1024**2:.0f} MiB while this node runs{given}."
 
 
 def _mask_not_activated(context: _Context) -> Iterator[tuple[str, str]]:
@@ -345,6 +407,7 @@ _TENSORRT = frozenset({"tensorrt"})
 _ONNXRUNTIME = frozenset({"onnxruntime"})
 _TO_PLUGIN = "Convert the file with --form plugin and use this project's library."
 _TO_DECOMPOSED = "Convert the file with --form decomposed."
+_KEEP_ROIS = "Keep rois in float32; half features go with them."
 
 #: The rules, in the order of their severity.
 RULES: tuple[Rule, ...] = (
@@ -392,6 +455,15 @@ RULES: tuple[Rule, ...] = (
         _no_plugins,
         _TO_DECOMPOSED,
     ),
+    Rule(
+        "not-decomposable",
+        "error",
+        frozenset({"tensorrt", "tensorrt-rtx", "openvino", "any"}),
+        _not_decomposable,
+        "Mend that, then convert the file with --form decomposed.",
+    ),
+    Rule("tensorrt-no-plugin", "error", _TENSORRT, _no_plugins, _TO_DECOMPOSED),
+    Rule("half-batch-index", "error", None, _half_batch_index, _KEEP_ROIS),
     Rule("no-stock-plugin", "error", frozenset({"tensorrt-rtx"}), _no_stock_plugin, _TO_DECOMPOSED),
     Rule("tensorrt-swapped-axes", "warning", _TENSORRT, _swapped_axes, _TO_PLUGIN),
     Rule("tensorrt-half-coordinates", "warning", _TENSORRT, _stock_half_coordinates, _TO_PLUGIN),
@@ -410,6 +482,7 @@ RULES: tuple[Rule, ...] = (
         _ir_version,
         "Export the file again with dcn-deploy, or use a newer ONNX Runtime.",
     ),
+    Rule("half-rois", "warning", None, _half_rois, _KEEP_ROIS),
     Rule(
         "half-offset",
         "note",

@@ -16,7 +16,8 @@ def infer_shapes(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelP
     """Return a copy of a model with types and shapes inferred through deformable nodes too.
 
     The output of a deformable convolution has N of X, M of W, and Ho, Wo from X and the attributes; where X is
-    dynamic, the names that the offset has there.
+    dynamic, the names that the offset has there. That of a RoI pooling has R of rois, and its other extents from the
+    attributes and C.
 
     Args:
         model: the model, or the path of one. It is not changed.

@@ -104,14 +104,11 @@ def _round_half_away(values: Tensor) -> Tensor:
     return torch.copysign(whole + (magnitude - whole >= 0.5), values)
 
 
-def _part_of_bin(parts: int, pooled: int) -> list[int]:
-    return [p * parts // pooled for p in range(pooled)]
-
-
 def _of_bins(parts: Tensor, pooled: tuple[int, int]) -> Tensor:
     """[..., parts_h, parts_w] → [..., pH, pW]: what each bin finds in its part."""
     along_h, along_w = (
-        torch.tensor(_part_of_bin(parts.shape[axis], pooled[axis]), device=parts.device) for axis in (-2, -1)
+        torch.arange(extent, device=parts.device) * parts.shape[axis] // extent
+        for axis, extent in ((-2, pooled[0]), (-1, pooled[1]))
     )
     return parts.index_select(-2, along_h).index_select(-1, along_w)
 
@@ -122,8 +119,9 @@ def _onto_parts(bins: Tensor, parts: tuple[int, int]) -> Tensor:
         shape = list(bins.shape)
         shape[axis] = extent
         summed = bins.new_zeros(shape)
-        for p, part in enumerate(_part_of_bin(extent, bins.shape[axis])):
-            summed.select(axis, part).add_(bins.select(axis, p))
+        pooled = bins.shape[axis]
+        for p in range(pooled):
+            summed.select(axis, p * extent // pooled).add_(bins.select(axis, p))
         bins = summed
     return bins
 
@@ -219,10 +217,12 @@ def _lay_out(input: Tensor, rois: Tensor, offset: Tensor | None, mask: Tensor | 
     y = _axis((boxes[:, 2], boxes[:, 4]), delta_y, height, 0, shape, pooling, plans)
     x = _axis((boxes[:, 1], boxes[:, 3]), delta_x, width, 1, shape, pooling, plans)
     groups = pooling.group_size
-    group = [
-        [min(p * groups // extent, groups - 1) for p in range(extent)] for extent in pooling.output_size
-    ]  # of each bin along each axis
-    in_pixel = torch.tensor([[gh * groups + gw for gw in group[1]] for gh in group[0]], device=input.device) * classes
+    # The channel group of each bin along each axis.
+    group_h, group_w = (
+        (torch.arange(extent, device=input.device) * groups // extent).clamp(max=groups - 1)
+        for extent in pooling.output_size
+    )
+    in_pixel = (group_h[:, None] * groups + group_w) * classes
     in_pixel = in_pixel + torch.arange(classes, device=input.device)[:, None, None]
     image = torch.where(usable, boxes[:, 0], 0).long() * (height * width * groups * groups * classes)
     base = (image[:, None, None, None] + in_pixel).reshape(-1)
@@ -249,7 +249,7 @@ def _from_table(rows: Tensor, input: Tensor, classes: int, groups: int) -> Tenso
     """Inverse of :func:`_feature_table`, without the row of zeros, in the shape and type of ``input``."""
     n, _, height, width = input.shape
     split = rows.view(n, height, width, groups * groups, classes, rows.shape[1])
-    return split.permute(0, 4, 5, 3, 1, 2).reshape(input.shape).to(input.dtype)
+    return split.permute(0, 4, 5, 3, 1, 2).reshape(input.shape).to(input.dtype).contiguous()
 
 
 def _roi_chunks(count: int, bins_per_roi: int, columns: int) -> Iterator[slice]:
@@ -306,11 +306,12 @@ def _weights(axis: _Axis, chosen: slice | Tensor, samples: int, plans: bool, slo
     if plans:
         window = int((torch.where(counts, cell, -1).amax(1, keepdim=True) - nearest).max()) + 2
         window = min(max(window, 1), axis.size)
+    # A row beyond the map has weight 0, and no entry of that weight is looked up.
     if window >= 2 * samples:
-        rows = torch.cat([cell, (cell + 1).clamp(max=axis.size - 1)], 1).long()
+        rows = torch.cat([cell, cell + 1], 1).long()
         value = torch.cat([(1 - (at - cell)) * share, (at - cell) * share], 1)
         return _Weights(rows, value, None if moving is None else torch.cat([-moving, moving], 1))
-    rows = nearest.clamp(max=axis.size - window) + torch.arange(window, dtype=at.dtype, device=at.device)
+    rows = nearest + torch.arange(window, dtype=at.dtype, device=at.device)
     # The bilinear weight of a row is 1 − |distance|, if positive: [b, samples, L] here.
     value = ((1 - (rows[:, None] - at[:, :, None]).abs()).clamp(min=0) * share[:, :, None]).sum(1)
     slope = None

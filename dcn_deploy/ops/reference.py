@@ -110,6 +110,19 @@ def _clamped_sample(image: npt.NDArray[np.float64], y: float, x: float) -> npt.N
     return _sample(image, min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0))
 
 
+def _near_the_map(start: float, bin_size: float, count: int, size: int) -> range:
+    """Samples of one axis of a bin that can be on a map of ``size``: all of them, unless the grid is enormous.
+
+    A RoI of a billion pixels has as many samples with ``sampling_ratio`` 0, half a pixel to a pixel apart. The few that
+    are kept here too many are looked at one by one.
+    """
+    step = bin_size / max(count, 1)
+    if count <= 10_000 or step < 0.5:
+        return range(count)
+    first, last = math.floor((-1 - start) / step) - 2, math.ceil((size - start) / step) + 2
+    return range(min(max(first, 0), count), min(max(last, 0), count))
+
+
 def _aligned_bin(
     image: npt.NDArray[np.float64],
     start: tuple[float, float],
@@ -121,11 +134,11 @@ def _aligned_bin(
 
     channels, height, width = image.shape
     total = np.zeros(channels)
-    for iy in range(grid[0]):
+    for iy in _near_the_map(start[0], bin_size[0], grid[0], height):
         y = start[0] + (iy + 0.5) * bin_size[0] / grid[0]
         if not -1 <= y <= height:
             continue
-        for ix in range(grid[1]):
+        for ix in _near_the_map(start[1], bin_size[1], grid[1], width):
             x = start[1] + (ix + 0.5) * bin_size[1] / grid[1]
             if -1 <= x <= width:
                 total += _clamped_sample(image, y, x)

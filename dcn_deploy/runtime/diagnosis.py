@@ -6,7 +6,7 @@ import importlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from dcn_deploy._libraries import LIBRARIES, library_path
 from dcn_deploy.errors import DcnDeployError, LibraryNotBuiltError
 from dcn_deploy.runtime.backends import BACKENDS, availability, create
 from dcn_deploy.runtime.processor import cpu_features, cpu_model, usable_cpus
-from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DEFORM_CONV2D
+from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DEFORM_CONV2D, DEFORM_ROI_POOL2D, OperatorSchema
 
 Status = Literal["ok", "missing", "broken"]
 
@@ -235,50 +235,97 @@ def _library_version(path: str) -> str:
     return str(function().decode("ascii"))
 
 
-def _core_way() -> Iterator[Finding]:
-    """Run one deformable convolution through our library and compare it with what it must give."""
-    part = f"{DEFORM_CONV2D.op_type} in ONNX Runtime"
-    try:
-        actual = _run_one_node()
-    except DcnDeployError as error:
-        yield Finding("core way", part, "broken", str(error), "mend what is marked above first", True)
-        return
-    except Exception as error:
-        yield Finding("core way", part, "broken", f"{type(error).__name__}: {error}", "mend what is above first", True)
-        return
+@dataclass(frozen=True)
+class _Check:
+    """One node with inputs so small that its result is known.
+
+    Attributes:
+        schema: the operator.
+        inputs: values and shape of each input.
+        attributes: those of the node.
+        shape: shape of the output.
+        expected: its values.
+        kind: what the operator is called in the report.
+    """
+
+    schema: OperatorSchema
+    inputs: Mapping[str, tuple[Sequence[float], tuple[int, ...]]]
+    attributes: Mapping[str, Any]
+    shape: tuple[int, ...]
+    expected: list[float]
+    kind: str
+
+
+_CHECKS = (
     # Moved by half a pixel in x, the map [[1, 3]] has 2 between its pixels, and 3/2 between the last and nothing.
-    expected = [2.0, 1.5]
-    if actual != expected:
-        detail = f"expected {expected}, got {actual}"
-        yield Finding("core way", part, "broken", detail, "report this with the output of doctor --json", True)
-        return
-    yield Finding("core way", part, "ok", "a deformable convolution gives the right result", required=True)
+    _Check(
+        DEFORM_CONV2D,
+        {"X": ([1, 3], (1, 1, 1, 2)), "W": ([1], (1, 1, 1, 1)), "offset": ([0, 0, 0.5, 0.5], (1, 2, 1, 2))},
+        {"kernel_shape": [1, 1]},
+        (1, 1, 1, 2),
+        [2.0, 1.5],
+        "a deformable convolution",
+    ),
+    # A RoI of the map's size has its one sample between the pixels of [[1, 3]]; moved by a quarter of the RoI, it is at
+    # the last pixel, of which its mask leaves a quarter.
+    _Check(
+        DEFORM_ROI_POOL2D,
+        {
+            "X": ([1, 3], (1, 1, 1, 2)),
+            "rois": ([0, 0, 0, 2, 1, 0, 0, 0, 2, 1], (2, 5)),
+            "offset": ([0, 0, 1, 0], (2, 2, 1, 1)),
+            "mask": ([1, 0.25], (2, 1, 1, 1)),
+        },
+        {"output_size": [1, 1], "sampling_ratio": 1, "gamma": 0.25},
+        (2, 1, 1, 1),
+        [2.0, 0.75],
+        "a deformable RoI pooling",
+    ),
+)
 
 
-def _run_one_node() -> list[float]:
+def _core_way() -> Iterator[Finding]:
+    """Run one node of each operator through our library and compare it with what it must give."""
+    for check in _CHECKS:
+        part = f"{check.schema.op_type} in ONNX Runtime"
+        try:
+            actual = _run_one_node(check)
+        except DcnDeployError as error:
+            yield Finding("core way", part, "broken", str(error), "mend what is marked above first", True)
+            continue
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"
+            yield Finding("core way", part, "broken", detail, "mend what is above first", True)
+            continue
+        if actual != check.expected:
+            detail = f"expected {check.expected}, got {actual}"
+            yield Finding("core way", part, "broken", detail, "report this with the output of doctor --json", True)
+            continue
+        yield Finding("core way", part, "ok", f"{check.kind} gives the right result", required=True)
+
+
+def _run_one_node(check: _Check) -> list[float]:
     require("onnx", "the check of the core way")
     import numpy as np
     import onnx
     from onnx import helper
 
-    float32 = onnx.TensorProto.FLOAT
-    shapes = {"X": (1, 1, 1, 2), "W": (1, 1, 1, 1), "offset": (1, 2, 1, 2)}
+    float32, schema = onnx.TensorProto.FLOAT, check.schema
     node = helper.make_node(
-        DEFORM_CONV2D.op_type, list(shapes), ["Y"], name="check", domain=DEFORM_CONV2D.domain, kernel_shape=[1, 1]
+        schema.op_type, list(check.inputs), ["Y"], name="check", domain=schema.domain, **check.attributes
     )
     graph = helper.make_graph(
         [node],
         "check",
-        [helper.make_tensor_value_info(name, float32, shape) for name, shape in shapes.items()],
-        [helper.make_tensor_value_info("Y", float32, (1, 1, 1, 2))],
+        [helper.make_tensor_value_info(name, float32, shape) for name, (_, shape) in check.inputs.items()],
+        [helper.make_tensor_value_info("Y", float32, check.shape)],
     )
     model = helper.make_model(
         graph,
         ir_version=9,
-        opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid(DEFORM_CONV2D.domain, DEFORM_CONV2D.version)],
+        opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid(schema.domain, schema.version)],
     )
-    values = {"X": [1, 3], "W": [1], "offset": [0, 0, 0.5, 0.5]}
-    feed = {name: np.array(values[name], dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
+    feed = {name: np.array(values, dtype=np.float32).reshape(shape) for name, (values, shape) in check.inputs.items()}
     with create("onnxruntime", model) as runner:
         result: list[float] = runner.infer(feed)["Y"].ravel().tolist()
     return result

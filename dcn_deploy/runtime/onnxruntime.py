@@ -148,7 +148,7 @@ class OnnxRuntimeRunner(ModelRunner):
             raise LibraryNotBuiltError(
                 f"the model contains nodes of domain '{DOMAIN}', which ONNX Runtime runs with a library of this "
                 f"project. {error} Or convert the file: dcn-deploy convert --form standard (ONNX Runtime 1.25 or "
-                "later) or --form decomposed (any version)."
+                "later; convolutions alone) or --form decomposed (any version)."
             ) from error
         try:
             options.register_custom_ops_library(str(path))
@@ -197,7 +197,8 @@ class _Origins:
     """Finds the node of the model that a node of the optimised graph stems from.
 
     ONNX Runtime keeps most names. A convolution that it moves to its blocked layout is called after its output,
-    which is that of the activation where it has fused one; other fusions put a word before the name.
+    which is that of the activation where it has fused one; other fusions put a word before the name. Where it takes
+    slices apart at once, the work is done under the name of one of them.
     """
 
     def __init__(self, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -209,7 +210,8 @@ class _Origins:
 
     def find(self, name: str, op_type: str) -> onnx.NodeProto | None:
         """Return the node that does the work of an executed one; None for what only the optimiser made."""
-        found = self._by_name.get(name) or self._by_name.get(name.removeprefix("fused "))
+        names = (name, name.removeprefix("fused "), name.removesuffix("/GatherSliceToSplitFusion"))
+        found = next((self._by_name[each] for each in names if each in self._by_name), None)
         if found is not None:
             return found
         producer = self._by_output.get(name.removesuffix("_nchwc"))

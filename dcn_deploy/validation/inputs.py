@@ -312,6 +312,8 @@ def resolve_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[in
 def _default(axis: int, spec: TensorSpec) -> int:
     rank = len(spec.shape or ())
     if spec.boxes is not None:
+        if spec.boxes.extent is not None and axis == rank - 1:
+            return spec.boxes.extent
         return DEFAULT_COUNT if axis == max(rank - 2, 0) else DEFAULT_BATCH
     if axis == 0:
         return DEFAULT_BATCH

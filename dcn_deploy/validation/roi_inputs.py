@@ -53,7 +53,8 @@ def with_boxes(specs: Sequence[TensorSpec], model: onnx.ModelProto) -> tuple[Ten
 
     Those are inputs from which the RoIs of a ``DeformRoIPool2d`` (as one node or in its decomposed form), ``RoiAlign``
     or ``MaxRoiPool`` come by moving, joining, casting or constant scaling alone, and that have the columns for it: five
-    (batch index and corners), four (corners), or one or no axis of columns (batch index). They lie in the feature
+    (batch index and corners), four (corners), or one or no axis of columns (batch index); an input that the node takes
+    as it is has them also where the file leaves that axis open. They lie in the feature
     map, divided by the node's ``spatial_scale``, where that map is an input of the graph itself; else in the largest
     input of rank 4.
 
@@ -70,8 +71,10 @@ def with_boxes(specs: Sequence[TensorSpec], model: onnx.ModelProto) -> tuple[Ten
         features = None if use.features is None else _moved(use.features)
         own = features is not None and features.name in shapes
         for source in _sources(use.value):
-            columns = _columns(shapes.get(source.name or ""), use.columns)
-            if columns is not None and source.name is not None:
+            if source.name is None or source.name not in shapes:
+                continue
+            columns = _columns(shapes[source.name], use.columns, direct=source is _moved(use.value))
+            if columns is not None:
                 boxes = Boxes(columns=columns)
                 if own and features is not None:
                     boxes = Boxes(features.name, use.spatial_scale, columns)
@@ -160,14 +163,16 @@ def _is_constant(value: ir.Value) -> bool:
     return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
 
 
-def _columns(shape: Sequence[int | str | None] | None, wanted: Columns) -> Columns | None:
+def _columns(shape: Sequence[int | str | None] | None, wanted: Columns, direct: bool) -> Columns | None:
     """Return what an input of this shape holds of RoIs that a node wants; None if it has no room for them."""
-    if not shape:
-        return None
+    is_open = shape is None or (len(shape) >= 2 and not isinstance(shape[-1], int))
+    if is_open:
+        return wanted if direct else None
+    assert shape is not None
     if len(shape) >= 2 and shape[-1] == 5:
         return "rois"
     if len(shape) >= 2 and shape[-1] == 4 and wanted != "index":
         return "corners"
-    if (len(shape) == 1 or shape[-1] == 1) and wanted != "corners":
+    if (len(shape) == 1 or (shape and shape[-1] == 1)) and wanted != "corners":
         return "index"
     return None

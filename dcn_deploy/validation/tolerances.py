@@ -21,9 +21,9 @@ those of the normalised grid, in units of ε·W/2: the product with 2/(W−1), t
 RoI pooling answers likewise. The samples of a bin are averaged, and so are their slopes, which fall faster with the
 number of pixels in the bin than the mean itself; the rounding of a box is the same for all of them. So c(H, W) bounds
 a bin as it bounds a sample. The operator itself has its positions in float64. Its decomposed form has them in float32,
-start + p·bin + γ·δ·size + (i + ½)·bin/g. Roundings that are as large as a coordinate's are those of the corners'
-products with the scale and their subtractions of ½ (the position lies between the corners: the squares of two), of the
-size, of its division and of its product with p, and of the three sums: 2 + 1 + 1 + 1 + 3 = 8 units squared.
+start + size·(f + γ·δ) with a constant f between 0 and 1. Each step counts as a rounding of a coordinate's size: the
+first corner's product with the scale and its subtraction of ½, the difference of the corners and its product with the
+scale, γ·δ, its sum with f, the product and the sum: 8 units squared.
 
 **A predicted offset.** An offset of d pixels that a branch predicts with the relative error ε moves the sample by
 ε·d. By the same slope, along both axes, the layer is off by √6·d·ε, for which d = 2 pixels is allowed
@@ -33,7 +33,8 @@ the scale 1/16. A box is given, not predicted: one that the file itself computes
 
 **An edge.** RoI pooling jumps where a sample leaves the map. A sample that lies there within its rounding may count on
 one side and not on the other, and its bin is then off by up to a whole sample of its grid. The limits have no term for
-that: it needs a coordinate within about 1e-6 of the edge, or offsets in half precision, whose own term is larger.
+that: it needs a coordinate within about 1e-6 of the edge, or offsets in half precision, whose own term is larger. Only
+``psroi`` without offsets, whose RoIs are whole pixels, meets the edge often, and only beyond the image's last pixel.
 
 **A network.** Roundings of different layers are independent, so their squares add, over the layers with a sum of
 products (or a sampling) that lie before a tensor::

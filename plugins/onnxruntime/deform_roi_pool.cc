@@ -9,6 +9,7 @@
 #include "onnxruntime/custom_op.h"
 #include "onnxruntime/deform_roi_pool_inference.h"
 #include "onnxruntime/feature_types.h"
+#include "onnxruntime/session_memory.h"
 #include "onnxruntime/session_threads.h"
 
 namespace dcn_deploy {
@@ -94,7 +95,9 @@ class DeformRoIPool2dKernel {
     check(api_, api_.GetTensorMutableData(y, &tensors.y));
 
     const SessionThreads threads(api_, context);
-    check(cpu::deform_roi_pool(params, tensors, cpu::select_kernels(), threads.parallel_for()),
+    SessionMemory memory(api_, context);
+    check(cpu::deform_roi_pool(params, tensors, cpu::select_kernels(), threads.parallel_for(),
+                               memory.scratch_memory()),
           where_);
   }
 

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "comparison.h"
 #include "core/deform_conv2d_params.h"
 #include "core/deform_conv2d_reference.h"
 #include "random_tensors.h"
@@ -23,15 +24,19 @@
 namespace dcn_deploy {
 namespace {
 
+using testing::available_kernels;
+using testing::close;
+using testing::first_difference;
+using testing::kRelativeRms;
 using testing::Output;
+using testing::root_mean_square;
+using testing::seed_trace;
 using testing::Tensor;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 
-// Relative RMS error allowed against the double reference on inputs rounded to storage first.
-constexpr double kRelativeRms[kDTypeCount] = {1e-6, 1e-3, 8e-3};
 // Two neighbouring values of a storage type differ by at most this, relative to either.
 constexpr double kStep[kDTypeCount] = {0x1p-23, 0x1p-10, 0x1p-7};
 
@@ -184,8 +189,8 @@ class Problem {
     of_weights.stride_h = of_weights.stride_w = of_weights.pad_top = of_weights.pad_left = -1;
     of_weights.dilation_h = of_weights.dilation_w = -1;
     cpu::PackedDeformConv2dWeights packed;
-    Status status = cpu::PackedDeformConv2dWeights::pack(of_weights, weight_.data(),
-                                                         weight_.dtype(), kernels, parallel_for, &packed);
+    Status status = cpu::PackedDeformConv2dWeights::pack(
+        of_weights, weight_.data(), weight_.dtype(), kernels, parallel_for, &packed);
     EXPECT_TRUE(status.ok()) << status.message;
     EXPECT_EQ(&packed.kernels(), &kernels);
 
@@ -215,81 +220,11 @@ class Problem {
   std::unique_ptr<Tensor> bias_, mask_;
 };
 
-double root_mean_square(const std::vector<double>& values) {
-  double sum = 0;
-  std::size_t count = 0;
-  for (const double value : values) {
-    if (!std::isfinite(value)) continue;
-    sum += value * value;
-    ++count;
-  }
-  return count > 0 ? std::sqrt(sum / static_cast<double>(count)) : 0;
-}
-
-// The relative RMS error is within the bound of `dtype`, no element is off by much more than that,
-// and both are NaN at the same places.
-::testing::AssertionResult close(const std::vector<double>& actual,
-                                 const std::vector<double>& expected, DType dtype) {
-  if (actual.size() != expected.size()) return ::testing::AssertionFailure() << "sizes differ";
-  const double bound = kRelativeRms[static_cast<int>(dtype)];
-  const double scale = root_mean_square(expected);
-  std::vector<double> errors;
-  std::size_t worst = 0;
-  double largest = 0;
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    if (std::isnan(actual[i]) != std::isnan(expected[i])) {
-      return ::testing::AssertionFailure()
-             << "element " << i << ": expected " << expected[i] << ", got " << actual[i];
-    }
-    if (std::isnan(expected[i])) continue;
-    const double error = actual[i] - expected[i];
-    if (!std::isfinite(error)) {
-      return ::testing::AssertionFailure()
-             << "element " << i << ": expected " << expected[i] << ", got " << actual[i];
-    }
-    errors.push_back(error);
-    if (std::abs(error) > largest) {
-      largest = std::abs(error);
-      worst = i;
-    }
-  }
-  const double relative = scale > 0 ? root_mean_square(errors) / scale : root_mean_square(errors);
-  if (relative <= bound && largest <= 16 * bound * std::max(scale, 1e-30)) {
-    return ::testing::AssertionSuccess();
-  }
-  return ::testing::AssertionFailure()
-         << "relative RMS error: expected at most " << bound << ", got " << relative
-         << "; worst is element " << worst << ": expected " << expected[worst] << ", got "
-         << actual[worst];
-}
-
-// The first place at which the bits differ; empty if there is none.
-std::string first_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() != b.size()) return "sizes differ";
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (std::memcmp(&a[i], &b[i], sizeof(double)) != 0 && !(std::isnan(a[i]) && std::isnan(b[i]))) {
-      return "element " + std::to_string(i) + ": " + std::to_string(a[i]) + " and " +
-             std::to_string(b[i]);
-    }
-  }
-  return {};
-}
-
-std::vector<const cpu::Kernels*> available_kernels() {
-  std::vector<const cpu::Kernels*> all;
-  for (const char* name : {"portable", "avx2", "avx512"}) {
-    if (const cpu::Kernels* kernels = cpu::find_kernels(name)) all.push_back(kernels);
-  }
-  return all;
-}
-
 std::string trace(const cpu::Kernels& kernels, const Storage& storage, bool bias, bool mask) {
   return std::string("kernels ") + kernels.name + ", features " + name_of(storage.features) +
          ", offset " + name_of(storage.offset) + ", mask " +
          (mask ? name_of(storage.mask) : "none") + (bias ? ", bias" : ", no bias");
 }
-
-std::string seed_trace() { return "DCN_DEPLOY_TEST_SEED=" + std::to_string(testing::seed()); }
 
 class DeformConv2dCases : public ::testing::TestWithParam<Case> {
  protected:
@@ -694,8 +629,8 @@ TEST(DeformConv2d, WeightsTooLargeToPackAreRefused) {
   for (const cpu::Kernels* kernels : available_kernels()) {
     const float weight = 0;
     cpu::PackedDeformConv2dWeights packed;
-    const Status status =
-        cpu::PackedDeformConv2dWeights::pack(params, &weight, DType::kFloat32, *kernels, {}, &packed);
+    const Status status = cpu::PackedDeformConv2dWeights::pack(params, &weight, DType::kFloat32,
+                                                               *kernels, {}, &packed);
     EXPECT_EQ(status.code, StatusCode::kTooLarge);
     EXPECT_STREQ(status.message, "packed weights: expected a size that fits in 64 bits, got more");
   }

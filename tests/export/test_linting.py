@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cases
+import ml_dtypes
 import numpy as np
 import onnx
 import peers
@@ -57,6 +58,20 @@ def set_version(source: onnx.ModelProto, domain: str, version: int) -> None:
     next(e for e in source.opset_import if e.domain == domain).version = version
 
 
+def roi_model(case: cases.RoiCase | None = None, **arguments: Any) -> onnx.ModelProto:
+    return peers.roi_model(case or cases.RoiCase("roi"), **{"opset": 19, **arguments})
+
+
+def without_roi_count(source: onnx.ModelProto) -> onnx.ModelProto:
+    for value in source.graph.input:
+        if value.name != "X":
+            value.type.tensor_type.shape.dim[0].Clear()
+    return source
+
+
+ADAPTIVE = cases.RoiCase("adaptive", sampling_ratio=0)
+LARGE_IMAGE = cases.RoiCase("large_image", h=40, w=30, spatial_scale=1 / 16)
+MANY_ROIS = cases.RoiCase("many_rois", c=256, h=50, w=84, r=1000, pooled_h=7, pooled_w=7)
 WIDE = variant(h=1, w=300, c=1, m=1, kernel_h=1, kernel_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0)
 LARGE = variant(c=64, m=1, h=200, w=200)
 
@@ -109,6 +124,28 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
     ("no-plugins", "tensorrt-rtx", lambda: model("plugin"), lambda: convert(model("plugin"), "decomposed")),
     ("no-plugins", "openvino", lambda: model("plugin"), lambda: model("standard")),
     ("no-plugins", "any", lambda: model("plugin"), lambda: model("standard")),
+    ("no-plugins", "openvino", roi_model, lambda: convert(roi_model(), "decomposed")),
+    ("no-plugins", "any", roi_model, lambda: roi_model(ADAPTIVE)),
+    *(
+        ("not-decomposable", target, lambda: roi_model(ADAPTIVE), roi_model)
+        for target in ("tensorrt", "tensorrt-rtx", "openvino", "any")
+    ),
+    ("not-decomposable", "any", lambda: model("plugin", static=False), lambda: model("plugin")),
+    ("tensorrt-no-plugin", "tensorrt", roi_model, lambda: model("plugin")),
+    ("tensorrt-no-plugin", "tensorrt", roi_model, lambda: convert(roi_model(), "decomposed")),
+    ("tensorrt-no-plugin", "tensorrt", roi_model, lambda: roi_model(ADAPTIVE)),
+    (
+        "half-batch-index",
+        None,
+        lambda: roi_model(cases.RoiCase("roi", n=258, h=1, w=1), dtype=ml_dtypes.bfloat16),
+        lambda: roi_model(cases.RoiCase("roi", n=257, h=1, w=1), dtype=ml_dtypes.bfloat16),
+    ),
+    (
+        "half-batch-index",
+        None,
+        lambda: convert(roi_model(cases.RoiCase("roi", n=2050, h=1, w=1), dtype=np.float16), "decomposed"),
+        lambda: roi_model(cases.RoiCase("roi", n=2050, h=1, w=1), dtype=np.float16, coordinate_dtype=np.float32),
+    ),
     ("no-stock-plugin", "tensorrt-rtx", lambda: model("standard"), lambda: model("plugin")),
     (
         "tensorrt-swapped-axes",
@@ -136,6 +173,24 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
         lambda: convert(model("plugin"), "decomposed"),
     ),
     (
+        "float64-sampling",
+        "onnxruntime",
+        lambda: convert(model("plugin", dtype=np.float64), "decomposed"),
+        lambda: convert(roi_model(dtype=np.float64), "decomposed"),
+    ),
+    (
+        "half-rois",
+        None,
+        lambda: roi_model(LARGE_IMAGE, dtype=np.float16),
+        lambda: roi_model(LARGE_IMAGE, dtype=np.float16, coordinate_dtype={"rois": np.float32}),
+    ),
+    (
+        "half-rois",
+        None,
+        lambda: convert(roi_model(LARGE_IMAGE, dtype=ml_dtypes.bfloat16), "decomposed"),
+        lambda: convert(roi_model(dtype=ml_dtypes.bfloat16), "decomposed"),
+    ),
+    (
         "ir-version",
         "onnxruntime",
         lambda: mutated(model("plugin"), lambda m: setattr(m, "ir_version", 11)),
@@ -148,6 +203,12 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
         lambda: model("plugin", WIDE, dtype=np.float16, coordinate_dtype=np.float32),
     ),
     ("half-offset", None, lambda: model("plugin", WIDE, dtype=np.float16), lambda: model("plugin", dtype=np.float16)),
+    (
+        "half-offset",
+        None,
+        lambda: model("plugin", WIDE, dtype=np.float16),
+        lambda: roi_model(cases.RoiCase("roi", c=1, h=1, w=300), dtype=np.float16, coordinate_dtype=np.float16),
+    ),
     ("onnxruntime-version", "onnxruntime", lambda: model("standard"), lambda: model("plugin")),
     ("non-finite-offset", None, lambda: model("standard"), lambda: model("plugin")),
     (
@@ -155,6 +216,24 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
         None,
         lambda: convert(model("plugin", LARGE), "decomposed"),
         lambda: convert(model("plugin"), "decomposed"),
+    ),
+    (
+        "sampled-map-size",
+        None,
+        lambda: convert(roi_model(MANY_ROIS), "decomposed"),
+        lambda: convert(roi_model(), "decomposed"),
+    ),
+    (
+        "sampled-map-size",
+        None,
+        lambda: convert(without_roi_count(roi_model(MANY_ROIS)), "decomposed"),
+        lambda: without_roi_count(roi_model(MANY_ROIS)),
+    ),
+    (
+        "malformed-node",
+        None,
+        lambda: roi_model(attributes={"output_size": None}),
+        lambda: roi_model(attributes={"gamma": None}),
     ),
     ("mask-without-sigmoid", None, lambda: with_mask_producer("Tanh"), lambda: with_mask_producer("Sigmoid")),
     (
@@ -232,6 +311,43 @@ def test_findings_are_sorted_errors_first_then_by_place() -> None:
     severities = [f.severity for f in lint(good, target="tensorrt")]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     assert [f.node for f in lint(good, target="tensorrt") if f.severity == "warning"] == ["b_0", "a_1"]
+
+
+def test_messages_about_rois() -> None:
+    def found(source: onnx.ModelProto, rule: str, target: str | None = None) -> str:
+        return str(next(f for f in lint(source, target=target) if f.rule == rule))
+
+    adaptive = found(roi_model(ADAPTIVE), "not-decomposable", "openvino")
+    assert adaptive.startswith(
+        "error [not-decomposable] node 'adaptive': openvino takes no plugins, and the node cannot be decomposed: with "
+        "sampling_ratio 0 the number of samples follows each RoI's size"
+    )
+    assert "this release has no TensorRT plugin for DeformRoIPool2d, and the node cannot" in found(
+        roi_model(ADAPTIVE), "not-decomposable", "tensorrt"
+    )
+    assert found(roi_model(), "tensorrt-no-plugin", "tensorrt") == (
+        "error [tensorrt-no-plugin] node 'roi': this release has no TensorRT plugin for DeformRoIPool2d. "
+        "Convert the file with --form decomposed."
+    )
+    assert found(roi_model(LARGE_IMAGE, dtype=np.float16), "half-rois") == (
+        "warning [half-rois] node 'large_image': rois are float16 for images of up to 640 pixels: beyond 512 a corner "
+        "is off by up to a quarter of a pixel, and by twice as much with each doubling. "
+        "Keep rois in float32; half features go with them."
+    )
+    dynamic = roi_model(LARGE_IMAGE, dtype=np.float16)
+    dynamic.graph.input[0].type.tensor_type.shape.dim[3].Clear()
+    assert "rois are float16 for images of a dynamic number of pixels: beyond 512" in found(dynamic, "half-rois")
+    batch = roi_model(cases.RoiCase("roi", n=300, h=1, w=1), dtype=ml_dtypes.bfloat16)
+    assert "exactly up to 256 only, and there are 300 images" in found(batch, "half-batch-index")
+    large = convert(roi_model(MANY_ROIS), "decomposed")
+    assert "The largest tensor of the decomposition takes 191 MiB while this node runs." in found(
+        large, "sampled-map-size"
+    )
+    unknown = convert(without_roi_count(roi_model(MANY_ROIS)), "decomposed")
+    assert "takes 191 MiB while this node runs if there are 1000 RoIs." in found(unknown, "sampled-map-size")
+    for target in TARGETS:
+        assert lint(convert(roi_model(), "decomposed"), target=target) == []
+    assert lint(roi_model(ADAPTIVE), target="onnxruntime") == []
 
 
 def test_lint_uses_inferred_shapes() -> None:

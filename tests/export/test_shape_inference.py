@@ -75,6 +75,46 @@ def test_fixed_and_dynamic_axes_together() -> None:
     assert shape_of(infer_shapes(model), "Y") == ["n", case.m, 19, "ow"]
 
 
+@pytest.mark.parametrize("case", cases.ALL_ROI_CASES, ids=cases.name_of)
+def test_fixed_shapes_of_roi_pooling(case: cases.RoiCase) -> None:
+    model = infer_shapes(peers.roi_model(case, opset=18))
+    assert [extent or 0 for extent in shape_of(model, "Y")] == list(case.output_shape)
+
+
+@pytest.mark.parametrize("name", ["roi_size_19x7", "roi_classes_3_group_2"])
+def test_the_number_of_rois_keeps_its_name(name: str) -> None:
+    case = cases.by_name(name)
+    model = peers.roi_model(case, opset=18, dtype=np.float16, coordinate_dtype={"rois": np.float32})
+    set_shape(model, "X", ["n", case.c, "h", "w"])
+    set_shape(model, "rois", ["r", 5])
+    model.graph.node[0].output[0] = "y"
+    model.graph.node.append(helper.make_node("Relu", ["y"], ["Y"]))
+    inferred = infer_shapes(model)
+    assert shape_of(inferred, "Y") == ["r", case.output_channels, *case.output_size]
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    assert types["y"] == onnx.TensorProto.FLOAT16
+    onnx.checker.check_model(inferred, full_check=True)
+
+
+def test_roi_pooling_of_unknown_shapes() -> None:
+    """R from the offset, Cout from the attribute; the pooled extents are always known."""
+    case = cases.by_name("roi_classes_3_group_2")
+    model = peers.roi_model(case, opset=18, static=False)
+    set_shape(model, "offset", ["r", None, None, None])
+    assert shape_of(infer_shapes(model), "Y") == ["r", case.output_channels, *case.output_size]
+    model = peers.roi_model(case, opset=18, static=False, attributes={"output_channels": 0})
+    assert shape_of(infer_shapes(model), "Y")[2:] == list(case.output_size)
+    set_shape(model, "X", [None, case.c, None, None])
+    assert shape_of(infer_shapes(model), "Y")[1] == case.output_channels
+
+
+def test_the_onnx_checker_wants_the_output_size() -> None:
+    model = peers.roi_model(cases.by_name("roi_size_19x7"), opset=18, attributes={"output_size": None})
+    infer_shapes(model)  # ends behind the node, without an error
+    with pytest.raises(onnx.checker.ValidationError, match="output_size"):
+        onnx.checker.check_model(model, check_custom_domain=True)
+
+
 def test_paths_and_unreadable_files(tmp_path: Path) -> None:
     onnx.save(peers.model(cases.by_name("size_7"), form="plugin", opset=18), tmp_path / "m.onnx")
     assert shape_of(infer_shapes(tmp_path / "m.onnx"), "Y") == [1, 8, 7, 7]

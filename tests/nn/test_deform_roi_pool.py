@@ -67,7 +67,7 @@ def test_a_new_layer_is_plain_pooling(kind, arguments):
 
 def test_the_form_of_the_first_paper():
     """Dai et al. 2017, section 2.2: one fully connected layer on the pooled features gives the offsets."""
-    layer = disturbed(make(DeformRoIPool2d, variant="psroi", part_size=2))
+    layer = disturbed(make(DeformRoIPool2d, variant="psroi", part_size=2, gamma=0.3))
     assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {
         "offset_fc.weight": (2 * 2 * 2, 6 * 9),
         "offset_fc.bias": (2 * 2 * 2,),

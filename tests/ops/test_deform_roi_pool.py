@@ -214,6 +214,15 @@ def test_gradients_are_zero_for_samples_outside_or_not_finite():
             assert not grad.isnan().any()
 
 
+def test_a_roi_that_is_not_finite_pools_nothing_whatever_its_mask():
+    x = torch.randn(1, 1, 5, 5)
+    rois = torch.tensor([[0, math.nan, 0, 4, 4], [0, 0, 0, 4, 4]])
+    mask = torch.full((2, 1, 2, 2), math.nan)
+    y = deform_roi_pool(x, rois, None, mask, output_size=2)
+    assert not y[0].any()
+    assert y[1].isnan().all()
+
+
 def test_rois_have_no_gradient():
     x = torch.randn(1, 1, 5, 5, requires_grad=True)
     rois = torch.tensor([[0.0, 0, 0, 4, 4]], requires_grad=True)
@@ -222,15 +231,32 @@ def test_rois_have_no_gradient():
     assert rois.grad is None
 
 
+@pytest.mark.parametrize("plans", [True, False], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("variant", ["aligned", "psroi"])
-def test_an_infinite_feature_stays_where_it_is(variant):
+def test_an_infinite_feature_stays_where_it_is(variant, plans, monkeypatch):
+    monkeypatch.setattr(vectorized, "_can_plan", lambda device, pooling: plans)
     x = torch.ones(1, 1, 6, 6)
-    x[0, 0, 0, 0] = math.inf
-    rois = torch.tensor([[0.0, 2, 2, 5, 5], [0, -30, -30, -20, -20], [0, math.nan, 0, 1, 1], [0, 0, 0, 5, 5]])
-    y = deform_roi_pool(x, rois, variant=variant, output_size=2)
-    assert torch.isfinite(y[:3]).all()
-    assert not y[1:3].any()
-    assert y[3, 0, 0, 0] == math.inf
+    x[0, 0, 0, 0] = x[0, 0, 5, 5] = math.inf
+    rois = torch.tensor(
+        [
+            [0, 2.5, 2.5, 4, 4],
+            [0, 2.5, 0, 14.5, 5],  # half of its samples are off the map
+            [0, -30, -30, -20, -20],
+            [0, math.nan, 0, 1, 1],
+            [0, 0, 0, 4, 4],
+        ]
+    )
+    pool = {"variant": variant, "output_size": (1, 1), "sampling_ratio": 2, "sample_per_part": 2}
+    y = deform_roi_pool(x, rois, **pool)[:, 0, 0, 0]
+    assert torch.isfinite(y[:4]).all()
+    assert y[:2].all()
+    assert not y[2:4].any()
+    assert y[4] == math.inf
+    # The one sample is on row and column 4, so that the pixel after it has weight 0.
+    one = torch.tensor([[0.0, 4, 4, 5, 5]]) if variant == "aligned" else torch.tensor([[0.0, 9, 9, 9, 9]])
+    scale = 1.0 if variant == "aligned" else 0.5
+    y = deform_roi_pool(x, one, **{**pool, "spatial_scale": scale, "sampling_ratio": 1, "sample_per_part": 1})
+    assert y.item() == 1.0
 
 
 @pytest.mark.parametrize("name", ["roi_sampling_ratio_0", "roi_classes_3_group_2", "roi_batch_3", "roi_batch_3_psroi"])
@@ -363,6 +389,8 @@ def test_memory_formats_and_strides(name, rng):
     plain = differentiable([t.clone() for t in inputs])
     for a, b in zip(grads, torch.autograd.grad(run(case, *plain).pow(2).sum(), [plain[0], *plain[2:]]), strict=True):
         torch.testing.assert_close(a, b)
+
+    assert all(grad.is_contiguous() for grad in grads)  # as the fake kernel says
 
     def strided(t):
         wide = torch.full([2 * extent for extent in t.shape], float("nan"), dtype=t.dtype)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cases
 import numpy as np
+import peers
 import pytest
+from onnx import helper
 
 from dcn_deploy import runtime
+from dcn_deploy.export.conversion import convert
 from dcn_deploy.profiling import deformable_share, is_deformable
 from dcn_deploy.runtime import NodeTime, RunnerOptions
 
@@ -26,6 +30,7 @@ def node(name: str, op_type: str, *milliseconds: float, domain: str = "", **meta
     ("made", "expected"),
     [
         (node("a", "DeformConv2d", domain="dcn_deploy"), True),
+        (node("a", "DeformRoIPool2d", domain="dcn_deploy"), True),
         (node("a", "DeformConv"), True),
         (node("a/sample", "GridSample", part_of="a", role="sample"), True),
         (node("dcn_deploy/base", "Range", shared="base"), True),
@@ -89,3 +94,28 @@ def test_share_in_a_real_network(form: str, deformable_files: dict[str, Path], l
     assert share.nodes == len(deformable)
     # On random maps the sampling outweighs three small convolutions by far on any machine; all of it it cannot be.
     assert 0.2 < share.share < 0.999
+
+
+@pytest.mark.parametrize("form", ["plugin", "decomposed"])
+@pytest.mark.parametrize("name", ["roi_scale_quarter", "roi_classes_3_group_2"])
+def test_share_of_roi_pooling(name: str, form: str, rng: np.random.Generator, library: Path) -> None:
+    case = cases.by_name(name)
+    model = peers.roi_model(case)
+    model.graph.node.append(helper.make_node("Relu", ["Y"], ["Z"], "head"))
+    model.graph.output[0].name = "Z"
+    model = convert(model, form)
+    with runtime.create("onnxruntime", model, options=RunnerOptions(profile=True, threads=1)) as runner:
+        for _ in range(6):
+            runner.infer(peers.feed(cases.make_roi_inputs(case, rng)))
+        times = runner.node_times(skip=1)
+    deformable = [time for time in times if is_deformable(time)]
+    others = {time.op_type for time in times if not is_deformable(time)}
+    if form == "plugin":
+        assert [(time.name, time.op_type) for time in deformable] == [(name, "DeformRoIPool2d")]
+        assert others == {"Relu"}
+    else:
+        # Slices that ONNX Runtime takes at once are counted, but not its squeezes behind them, which move nothing.
+        assert others <= {"Relu", "Squeeze"}
+        assert {"Gather", "MatMul", "Split"} <= {time.op_type for time in deformable}
+        assert len(deformable) > 50
+    assert 0.2 < deformable_share(times, 5).share < 0.999

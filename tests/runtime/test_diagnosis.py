@@ -13,6 +13,7 @@ import dcn_deploy.runtime.diagnosis as module
 from dcn_deploy._libraries import LIBRARY_DIR_VARIABLE, library_path
 from dcn_deploy.runtime.diagnosis import Diagnosis, Finding, examine
 from dcn_deploy.runtime.processor import cpu_features, cpu_model, usable_cpus
+from dcn_deploy.schema import OPERATORS
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def part(diagnosis: Diagnosis, name: str) -> Finding:
 def test_the_core_way_works_here(diagnosis: Diagnosis, library: Path) -> None:
     assert [finding for finding in diagnosis.findings if finding.required and finding.status != "ok"] == []
     assert diagnosis.ok
-    assert "gives the right result" in part(diagnosis, "DeformConv2d in ONNX Runtime").detail
+    for operator in OPERATORS:
+        assert "gives the right result" in part(diagnosis, f"{operator} in ONNX Runtime").detail
 
 
 def test_the_library_is_registered_and_its_version_read(diagnosis: Diagnosis, library: Path, checkout: Path) -> None:
@@ -69,16 +71,22 @@ def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.status == "broken"
     assert "does not load" in found.detail
     assert "reinstall dcn-deploy" in found.remedy
-    core = part(broken, "DeformConv2d in ONNX Runtime")
-    assert (core.status, core.required) == ("broken", True)
+    for operator in OPERATORS:
+        core = part(broken, f"{operator} in ONNX Runtime")
+        assert (core.status, core.required) == ("broken", True)
     assert not broken.ok
 
 
 def test_a_wrong_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_run_one_node", lambda: [2.0, 1.0])
-    (found,) = module._core_way()
-    assert found.status == "broken"
-    assert "expected [2.0, 1.5], got [2.0, 1.0]" in found.detail
+    monkeypatch.setattr(module, "_run_one_node", lambda check: [2.0, 1.0])
+    convolution, pooling = module._core_way()
+    assert convolution.status == pooling.status == "broken"
+    assert "expected [2.0, 1.5], got [2.0, 1.0]" in convolution.detail
+    assert "expected [2.0, 0.75], got [2.0, 1.0]" in pooling.detail
+
+
+def test_every_operator_is_checked() -> None:
+    assert [check.schema for check in module._CHECKS] == [*OPERATORS.values()]
 
 
 def test_missing_and_broken_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import cases
 import numpy as np
 import onnx
 import onnx.parser
+import peers
 import pytest
 
 from dcn_deploy.boxes import Boxes
 from dcn_deploy.errors import InvalidArgumentError
+from dcn_deploy.export import convert
+from dcn_deploy.export.expansion import ORIGINAL
 from dcn_deploy.runtime import onnx_model
 from dcn_deploy.runtime.runner import TensorSpec
 from dcn_deploy.validation import inputs
@@ -114,8 +118,8 @@ def assert_inside(rois, n, height, width):
     index, x1, y1, x2, y2 = rois.astype(np.float64).T
     np.testing.assert_array_equal(index, np.floor(index))
     assert ((index >= 0) & (index < n)).all()
-    assert ((x1 >= 0) & (x1 < x2) & (x2 <= width)).all()
-    assert ((y1 >= 0) & (y1 < y2) & (y2 <= height)).all()
+    assert ((x1 >= 0) & (x1 < x2) & (x2 <= max(width - 1, width / 2))).all()
+    assert ((y1 >= 0) & (y1 < y2) & (y2 <= max(height - 1, height / 2))).all()
 
 
 class TestDrawing:
@@ -175,3 +179,34 @@ class TestDrawing:
             match=r"shape of input 'rois': expected \[…, 5\]: \(batch index, x1, y1, x2, y2\), got \[16, 6\]",
         ):
             inputs.generated([IMAGE_SPEC, rois_spec(shape=("r", "c"))], shapes={"rois": (16, 6)})
+
+
+class TestForms:
+    """The same inputs are found whichever form a pooling is written in, and whether shapes are known or not."""
+
+    @pytest.mark.parametrize("case", cases.ROI_CASES, ids=lambda case: case.name)
+    def test_every_case(self, case):
+        expected = {"rois": Boxes("X", float(np.float32(case.spatial_scale)))}
+        plugin = peers.roi_model(case)
+        assert boxes(plugin) == boxes(peers.roi_model(case, static=False)) == expected
+        if case.variant == "psroi" or case.sampling_ratio:
+            assert boxes(convert(plugin, "decomposed")) == expected
+
+    def test_an_open_shape_gets_columns(self, seed):
+        specs = with_boxes(
+            [
+                TensorSpec("X", np.dtype(np.float32), (1, 67, 7, 33)),
+                TensorSpec("rois", np.dtype(np.float32), (None, None)),
+            ],
+            peers.roi_model(cases.ROI_CASES[0], static=False),
+        )
+        assert drawn(specs, seed)["rois"].shape == (16, 5)
+
+    def test_metadata_of_another_tool_is_no_reason_to_stop(self):
+        case = next(case for case in cases.ROI_CASES if case.variant == "psroi")
+        decomposed = convert(peers.roi_model(case), "decomposed")
+        for node in decomposed.graph.node:
+            for entry in node.metadata_props:
+                if entry.key == ORIGINAL:
+                    entry.value = "{}"
+        assert boxes(decomposed) == {}

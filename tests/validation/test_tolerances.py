@@ -183,11 +183,10 @@ def test_roundings_of_a_bin_stay_below_the_bound_of_pooling(rng, extent, samples
         """[count] means of one bin of each RoI; every number on the way to the positions is of ``dtype``."""
         first, second = corners.astype(dtype)
         start = first * dtype(scale) - dtype(0.5)
-        size = (second * dtype(scale) - dtype(0.5)) - start
-        bin_size = size / dtype(pooled)
-        start = start + bins.astype(dtype) * bin_size + offset.astype(dtype) * dtype(gamma) * size
-        steps = (np.arange(samples, dtype=dtype) + dtype(0.5))[:, None, None]
-        position = start + steps * bin_size / dtype(samples)
+        size = (second - first) * dtype(scale)
+        steps = ((np.arange(samples) + 0.5) / samples)[:, None, None]
+        inside = ((bins + steps) / pooled).astype(dtype)
+        position = start + size * (inside + offset.astype(dtype) * dtype(gamma))
         assert position.dtype == dtype
         row, column = (position[..., axis].astype(np.float64).clip(0, extent[axis] - 1) for axis in (0, 1))
 

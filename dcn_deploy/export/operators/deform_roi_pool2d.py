@@ -158,8 +158,8 @@ def problems(view: NodeView) -> Iterator[Problem]:
     for tensor in ("offset", "mask"):
         if view.has(tensor) and _differs(view.dims(tensor, 4)[0], count):
             yield Problem(f"shape of {tensor}, axis 0", f"R = {count}", str(view.dims(tensor, 4)[0]))
-    yield from _channel_problems(view)
     yield from _part_problems(view)
+    yield from _channel_problems(view)
 
 
 DEFORM_ROI_POOL2D_EXPORT = OperatorExport(

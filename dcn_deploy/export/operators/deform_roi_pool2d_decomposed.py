@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SINCE_OPSET = 15
 
 #: Rows of a bin that are gathered at a time, if that does not make more than ``_MAX_CHUNKS``.
-_CHUNK_ROWS = 8
+_CHUNK_ROWS = 4
 _MAX_CHUNKS = 8
 
 
@@ -98,8 +98,8 @@ def _geometry(view: NodeView) -> _Geometry | str:
     samples = int(view.attribute("sampling_ratio" if is_aligned else "sample_per_part"))
     if samples == 0:
         return (
-            "with sampling_ratio 0 the number of samples follows each RoI's size, which no fixed graph can do. The "
-            "form plugin can; or export the network with a fixed sampling_ratio, such as 2."
+            "with sampling_ratio 0 the number of samples follows each RoI's size, which only the form plugin can do. "
+            "Use that form, or export the network with a fixed sampling_ratio, such as 2."
         )
     known = {
         "number of channels of X": output_channels(view),
@@ -144,7 +144,7 @@ def largest_bytes(view: NodeView) -> int | None:
     for extent in image:
         table *= extent if isinstance(extent, int) else 1
     of_a_bin = max(chunk * geometry.channels * size, geometry.rows * 8)
-    return max(count * geometry.bins * of_a_bin, table * size)
+    return max(count * geometry.bins * of_a_bin, (table + geometry.channels) * size)
 
 
 def decompose(view: NodeView, inputs: Mapping[str, ir.Value], expansion: Expansion) -> ir.Value:
@@ -522,34 +522,22 @@ class _Builder:
         rows, weights = self._rows_and_weights()
         chunks = geometry.chunks
         shape = (self._count, geometry.bins, 1, geometry.channels)
-        total: ir.Value | None = None
+        parts: list[ir.Value] = []
         for start, stop in chunks:
             own_rows, own_weights, size = rows, weights, stop - start
             if len(chunks) > 1:
                 bounds = [expansion.ints([start]), expansion.ints([stop])]
-                own_rows = self._op(
-                    "chunk_rows",
-                    "Slice",
-                    [rows, *bounds, expansion.ints([2])],
-                    (self._count, geometry.bins, size),
-                    "int64",
-                )
-                own_weights = self._op(
-                    "chunk_weights",
-                    "Slice",
-                    [weights, *bounds, expansion.ints([3])],
-                    (self._count, geometry.bins, 1, size),
-                )
-            gathered = self._op(
-                "gather",
-                "Gather",
-                [table, own_rows],
-                (self._count, geometry.bins, size, geometry.channels),
-                axis=0,
-            )
-            part = self._op("sum", "MatMul", [own_weights, gathered], shape)
-            total = part if total is None else self._op("total", "Add", [total, part], shape)
-        assert total is not None
+                rows_shape, weights_shape = (self._count, geometry.bins, size), (self._count, geometry.bins, 1, size)
+                own_rows = self._op("chunk_rows", "Slice", [rows, *bounds, expansion.ints([2])], rows_shape, "int64")
+                own_weights = self._op("chunk_weights", "Slice", [weights, *bounds, expansion.ints([3])], weights_shape)
+            gathered_shape = (self._count, geometry.bins, size, geometry.channels)
+            gathered = self._op("gather", "Gather", [table, own_rows], gathered_shape, axis=0)
+            parts.append(self._op("sum", "MatMul", [own_weights, gathered], shape))
+        # All additions behind all products: of a node's inputs ONNX Runtime computes the one that is last in the file
+        # first. In this order that is the sum so far, in the other one all products would be kept until the end.
+        total, *others = parts
+        for part in others:
+            total = self._op("total", "Add", [total, part], shape)
         return total
 
     def output(self) -> ir.Value:

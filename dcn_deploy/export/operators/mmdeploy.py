@@ -1,6 +1,7 @@
 """Deformable nodes of other projects, read as this project's own: one row a (domain, op_type).
 
-mmcv and mmdeploy put the tensors in another order and name the attributes after mmcv's Python arguments.
+mmcv and mmdeploy put the tensors of a convolution in another order and name the attributes after mmcv's Python
+arguments. Facts: the ``symbolic`` methods in mmcv/ops.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcn_deploy.errors import InvalidModelError, describe
-from dcn_deploy.schema import DEFORM_CONV2D, OperatorSchema
+from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, OperatorSchema
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,38 @@ def _mmcv_attributes(label: str, attributes: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def _mmcv_roi_attributes(label: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the variant ``aligned``; mmcv writes ``sampling_ratio`` as a float."""
+    for name in ("pooled_height", "pooled_width"):
+        if not isinstance(attributes.get(name), int):
+            found = "nothing" if name not in attributes else repr(attributes[name])
+            raise InvalidModelError(describe(f"Node '{label}', attribute {name}", expected="an int", actual=found))
+    ratio = attributes.get("sampling_ratio", 0)
+    if not isinstance(ratio, (int, float)) or not float(ratio).is_integer():
+        raise InvalidModelError(
+            describe(f"Node '{label}', attribute sampling_ratio", expected="a whole number", actual=repr(ratio))
+        )
+    return {
+        "gamma": float(attributes.get("gamma", 0.1)),
+        "output_size": [attributes["pooled_height"], attributes["pooled_width"]],
+        "sampling_ratio": int(ratio),
+        "spatial_scale": float(attributes.get("spatial_scale", 1.0)),
+        "variant": "aligned",
+    }
+
+
 _V1 = ForeignOperator(DEFORM_CONV2D, ("X", "offset", "W"), _mmcv_attributes)
 _V2 = ForeignOperator(DEFORM_CONV2D, ("X", "offset", "mask", "W", "B"), _mmcv_attributes)
+
+_ROI = ForeignOperator(DEFORM_ROI_POOL2D, ("X", "rois", "offset"), _mmcv_roi_attributes)
 
 #: By (domain, op_type). mmcv's own exporter used its own domain before mmdeploy existed.
 FOREIGN_OPERATORS = {
     (domain, op_type): row
     for domain in ("mmdeploy", "mmcv")
-    for op_type, row in (("MMCVDeformConv2d", _V1), ("MMCVModulatedDeformConv2d", _V2))
+    for op_type, row in (
+        ("MMCVDeformConv2d", _V1),
+        ("MMCVModulatedDeformConv2d", _V2),
+        ("MMCVDeformRoIPool", _ROI),
+    )
 }

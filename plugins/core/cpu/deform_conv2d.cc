@@ -219,8 +219,8 @@ class DeformConv2dCall {
     if (tensors_.bias == nullptr) {
       std::fill(bias, bias + count, 0.0f);
     } else {
-      kernels_.load[static_cast<int>(tensors_.dtype)](
-          element(tensors_.bias, tensors_.dtype, first), count, bias);
+      kernels_.load[static_cast<int>(tensors_.dtype)](element(tensors_.bias, tensors_.dtype, first),
+                                                      count, bias);
     }
   }
 
@@ -254,8 +254,8 @@ class DeformConv2dCall {
         for_each_run(tile, [&](std::int64_t p, std::int64_t pixel, std::int64_t count) {
           load_positions(tensors_.offset, tensors_.offset_dtype, 2 * place * pixels_ + pixel, count,
                          scratch->y_offset + p);
-          load_positions(tensors_.offset, tensors_.offset_dtype,
-                         (2 * place + 1) * pixels_ + pixel, count, scratch->x_offset + p);
+          load_positions(tensors_.offset, tensors_.offset_dtype, (2 * place + 1) * pixels_ + pixel,
+                         count, scratch->x_offset + p);
           if (tensors_.mask != nullptr) {
             load_positions(tensors_.mask, tensors_.mask_dtype, place * pixels_ + pixel, count,
                            scratch->mask + p);
@@ -335,7 +335,8 @@ class DeformConv2dCall {
     const auto top_of = [](const Tile& tile) { return tile.first / tile.width; };
     const auto down = (top_of(next.tile) - top_of(task.tile)) * params_.stride_h;
     const auto right = (next.tile.left - task.tile.left) * params_.stride_w;
-    const auto move = [](std::int32_t* low, std::int32_t* high, std::int64_t by, std::int64_t size) {
+    const auto move = [](std::int32_t* low, std::int32_t* high, std::int64_t by,
+                         std::int64_t size) {
       *low = static_cast<std::int32_t>(std::clamp(*low + by, std::int64_t{0}, size));
       *high = static_cast<std::int32_t>(std::clamp(*high + by, std::int64_t{0}, size));
     };
@@ -349,8 +350,8 @@ class DeformConv2dCall {
   void look_ahead_in_map(std::int64_t image, std::int64_t channel, std::int64_t channels,
                          const MapRegion& region, TaskState* state) const {
     if (!state->staged || region.bottom <= region.top) return;
-    const std::int64_t first = (image * params_.in_channels + channel) * plane_ +
-                               region.top * params_.in_w + region.left;
+    const std::int64_t first =
+        (image * params_.in_channels + channel) * plane_ + region.top * params_.in_w + region.left;
     const auto size = static_cast<std::int64_t>(size_of(tensors_.dtype));
     state->map.set(element(tensors_.x, tensors_.dtype, first), plane_ * size,
                    std::min(channels, params_.in_channels - channel), params_.in_w * size,
@@ -413,8 +414,8 @@ class DeformConv2dCall {
   void stage_pixels(std::int64_t first, std::int64_t channels, std::int64_t count, float* staged,
                     float* converted) const {
     if (tensors_.dtype == DType::kFloat32) {
-      loops_.gather(static_cast<const float*>(tensors_.x) + first, plane_, channels, count,
-                       staged, step_);
+      loops_.gather(static_cast<const float*>(tensors_.x) + first, plane_, channels, count, staged,
+                    step_);
       return;
     }
     constexpr std::int64_t kRun = kTransposedFloats / kMaxChannels;
@@ -448,9 +449,8 @@ class DeformConv2dCall {
         const Planes planes{element(tensors_.x, tensors_.dtype, channel * plane_), plane_,
                             static_cast<std::int32_t>(params_.in_h),
                             static_cast<std::int32_t>(params_.in_w)};
-        loops_.sample_planes[static_cast<int>(tensors_.dtype)](planes, segment.channels, positions,
-                                                               block.taps, state.padded, first,
-                                                               count, panel);
+        loops_.sample_planes[static_cast<int>(tensors_.dtype)](
+            planes, segment.channels, positions, block.taps, state.padded, first, count, panel);
       }
     }
   }
@@ -463,7 +463,7 @@ class DeformConv2dCall {
       const float* source = sums + p * sums_stride;
       if (tensors_.dtype == DType::kFloat32) {
         loops_.scatter(source, sums_stride, count, channels,
-                         static_cast<float*>(tensors_.y) + y + pixel, step * pixels_);
+                       static_cast<float*>(tensors_.y) + y + pixel, step * pixels_);
         return;
       }
       constexpr std::int64_t kRows = kTransposedFloats / kMaxTilePixels;
@@ -473,8 +473,8 @@ class DeformConv2dCall {
         for (std::int64_t row = 0; row < rows; ++row) {
           kernels_.store[static_cast<int>(tensors_.dtype)](
               scratch->transposed + row * kMaxTilePixels, 0.0f, count,
-              const_cast<char*>(element(tensors_.y, tensors_.dtype,
-                                        y + (c + row) * step * pixels_ + pixel)));
+              const_cast<char*>(
+                  element(tensors_.y, tensors_.dtype, y + (c + row) * step * pixels_ + pixel)));
         }
       }
     });

@@ -70,14 +70,14 @@ HWY_INLINE Axis axis_of(IntVector base, FloatVector offset, int32_t size) {
   const auto after = hn::Or(hn::Ge(first, hn::Zero(di)),
                             hn::And(hn::Eq(first, hn::Set(di, -1)),
                                     hn::RebindMask(di, hn::Gt(axis.fraction, hn::Zero(df)))));
-  axis.inside = hn::And(
-      in_range, hn::RebindMask(df, hn::And(after, hn::Lt(first, hn::Set(di, size)))));
+  axis.inside =
+      hn::And(in_range, hn::RebindMask(df, hn::And(after, hn::Lt(first, hn::Set(di, size)))));
   return axis;
 }
 
 void locate(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const int32_t* y_base,
-            const int32_t* x_base, const float* y, const float* x, const float* mask,
-            int64_t count, int64_t first, SamplePositions positions, MapRegion* region) {
+            const int32_t* x_base, const float* y, const float* x, const float* mask, int64_t count,
+            int64_t first, SamplePositions positions, MapRegion* region) {
   const Floats df;
   const Ints di;
   const auto one = hn::Set(df, 1.0f);
@@ -158,8 +158,8 @@ HWY_INLINE hn::Vec<D> load_quads(D d, const float* source, int64_t row_stride) {
 
 // As many rows as `d` has lanes, four columns.
 template <class D>
-HWY_INLINE void transpose_block(D d, const float* source, int64_t source_stride,
-                                float* destination, int64_t destination_stride) {
+HWY_INLINE void transpose_block(D d, const float* source, int64_t source_stride, float* destination,
+                                int64_t destination_stride) {
   const auto row0 = load_quads(d, source, source_stride);
   const auto row1 = load_quads(d, source + source_stride, source_stride);
   const auto row2 = load_quads(d, source + 2 * source_stride, source_stride);
@@ -352,8 +352,8 @@ void sample_planes(Planes planes, int64_t channels, SamplePositions positions, i
         for (int32_t corner = 0; corner < 4; ++corner) {
           const int32_t row = at[0] + corner / 2;
           const int32_t column = at[kLanes] + corner % 2;
-          const bool inside = row >= 0 && row < planes.height && column >= 0 &&
-                              column < planes.width;
+          const bool inside =
+              row >= 0 && row < planes.height && column >= 0 && column < planes.width;
           const float value =
               inside ? Storage::load(pixels[static_cast<int64_t>(row) * planes.width + column])
                      : 0.0f;
@@ -460,16 +460,11 @@ void multiply_depthwise(int64_t pixels, int64_t taps, int64_t channels, const fl
 }  // namespace
 
 constexpr DeformConv2dKernels kDeformConv2dKernels = {
-    kLanes,
-    kStrip,
-    locate,
-    place,
-    gather,
-    scatter,
-    sample,
-    {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
-    multiply,
-    multiply_depthwise,
+    kLanes,   kStrip,
+    locate,   place,
+    gather,   scatter,
+    sample,   {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
+    multiply, multiply_depthwise,
 };
 
 }  // namespace HWY_NAMESPACE

@@ -69,15 +69,16 @@ struct DeformConv2dKernels {
   // Most pixels that `multiply` takes.
   int64_t strip;
 
-  // Locates `count` samples, a multiple of `lanes`, at (tap_y + y_base + y, tap_x + x_base + x) on a
-  // map of the given size, from the `first`-th on, a multiple of `lanes`. Enlarges `region` to what
-  // they read. `mask` may be null.
+  // Locates `count` samples, a multiple of `lanes`, at (tap_y + y_base + y, tap_x + x_base + x) on
+  // a map of the given size, from the `first`-th on, a multiple of `lanes`. Enlarges `region` to
+  // what they read. `mask` may be null.
   void (*locate)(int32_t height, int32_t width, int32_t tap_y, int32_t tap_x, const int32_t* y_base,
                  const int32_t* x_base, const float* y, const float* x, const float* mask,
                  int64_t count, int64_t first, SamplePositions positions, MapRegion* region);
 
-  // Turns `count` located samples, a multiple of `lanes`, into places in the part `region` of a map:
-  // `origin` + pixel · `step`, the region's pixels counted row by row, or 0 if nothing is sampled.
+  // Turns `count` located samples, a multiple of `lanes`, into places in the part `region` of a
+  // map: `origin` + pixel · `step`, the region's pixels counted row by row, or 0 if nothing is
+  // sampled.
   void (*place)(MapRegion region, int32_t step, int32_t origin, int64_t count, int32_t* at);
 
   // destination[column · destination_stride + row] = source[row · source_stride + column], in the
@@ -88,18 +89,17 @@ struct DeformConv2dKernels {
                   float* destination, int64_t destination_stride);
 
   // Samples `channels` neighbouring channels of a staged map for the pixels first, ..., first +
-  // count - 1 and `taps` taps, the positions of one tap `tap_stride` samples (a multiple of `lanes`)
-  // after those of the tap before. The sample of tap t at pixel first + p goes to panel[p ·
-  // kPanelStride + t · channels]; as much as a vector beyond the last tap's is overwritten. As much
-  // is read beyond the last channel.
+  // count - 1 and `taps` taps, the positions of one tap `tap_stride` samples (a multiple of
+  // `lanes`) after those of the tap before. The sample of tap t at pixel first + p goes to panel[p
+  // · kPanelStride + t · channels]; as much as a vector beyond the last tap's is overwritten. As
+  // much is read beyond the last channel.
   void (*sample)(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
                  int64_t tap_stride, int64_t first, int64_t count, float* panel);
 
   // The same from planes as they are (element type index: DType), by positions that are located but
   // not placed. Gives the same bits.
-  void (*sample_planes[3])(Planes planes, int64_t channels, SamplePositions positions,
-                           int64_t taps, int64_t tap_stride, int64_t first, int64_t count,
-                           float* panel);
+  void (*sample_planes[3])(Planes planes, int64_t channels, SamplePositions positions, int64_t taps,
+                           int64_t tap_stride, int64_t first, int64_t count, float* panel);
 
   // The panel's `pixels` (at most `strip`) times the weights, for `channels` output channels (a
   // multiple of `lanes`):

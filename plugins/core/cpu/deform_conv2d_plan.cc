@@ -60,9 +60,9 @@ Plan::Plan(const DeformConv2dParams& params, const Groups& groups, std::int64_t 
       depthwise_width = std::max(depthwise_width, depthwise_row_width(block, lanes));
     });
   }
-  const std::int64_t sums =
-      groups.depthwise ? rows_ * depthwise_width
-                       : ceil_div(ceil_div(rows_, row_unit_), row_parts_) * row_unit_;
+  const std::int64_t sums = groups.depthwise
+                                ? rows_ * depthwise_width
+                                : ceil_div(ceil_div(rows_, row_unit_), row_parts_) * row_unit_;
   const std::int64_t most_pixels =
       std::min({kMaxTilePixels, round_down(kMaxSamples / slots, kMaxLanes),
                 std::max(kSmallestFullTile, round_down(kFastSums / sums, kMaxLanes))});
@@ -72,30 +72,30 @@ Plan::Plan(const DeformConv2dParams& params, const Groups& groups, std::int64_t 
   const std::int64_t pixels = ceil_div(out_w_, bands_) * out_h_;
   tiles_ = ceil_div(pixels, most_pixels);
 
+  // More tiles, so that there are several tasks for every thread.
   const std::int64_t images = batch_ * bands_ * row_parts_;
-  const auto split = [&](std::int64_t tasks, std::int64_t smallest) {
-    tiles_ = std::max(tiles_, std::min(ceil_div(tasks, images), pixels / smallest));
-  };
-  split(kTasksForEachThread * threads, kSmallTile);
-  split(threads, kSmallestTile);
-  // A few tasks must be as many for each thread.
-  if (images * tiles_ < 2 * kTasksForEachThread * threads) {
-    for (std::int64_t more = 0; more < threads && pixels >= kSmallestTile * (tiles_ + more); ++more) {
-      if (images * (tiles_ + more) % threads == 0) {
-        tiles_ += more;
-        break;
-      }
+  tiles_ = std::max(tiles_,
+                    std::min(ceil_div(kTasksForEachThread * threads, images), pixels / kSmallTile));
+  if (images * tiles_ >= 2 * kTasksForEachThread * threads) return;
+
+  // A few tasks must be as many for each thread: yet more tiles, or, with a small map, parts of the
+  // channels.
+  const bool by_group = group_count_ > group_unit_;
+  const std::int64_t most_parts = by_group
+                                      ? ceil_div(group_count_, group_unit_)
+                                      : std::max(rows_ / row_parts_ / kFewestRows, std::int64_t{1});
+  const std::int64_t least_tiles = tiles_;
+  const std::int64_t most_tiles = std::max(tiles_, pixels / kSmallestTile);
+  std::int64_t parts = std::min(ceil_div(threads, images * tiles_), most_parts);
+  for (std::int64_t tiles = least_tiles; tiles <= most_tiles; ++tiles) {
+    const std::int64_t wanted = std::min(ceil_div(threads, images * tiles), most_parts);
+    if (images * tiles * wanted % threads == 0) {
+      tiles_ = tiles;
+      parts = wanted;
+      break;
     }
   }
-  const std::int64_t tasks = images * tiles_;
-  if (tasks < threads) {
-    const std::int64_t wanted = ceil_div(threads, tasks);
-    if (group_count_ > group_unit_) {
-      group_parts_ = std::min(wanted, ceil_div(group_count_, group_unit_));
-    } else {
-      row_parts_ *= std::max(std::int64_t{1}, std::min(wanted, rows_ / row_parts_ / kFewestRows));
-    }
-  }
+  (by_group ? group_parts_ : row_parts_) *= parts;
 }
 
 Task Plan::task(std::int64_t index) const {

@@ -93,8 +93,8 @@ void for_each_sum_block(const Groups& groups, std::int64_t group, Visit&& visit)
     const std::int64_t length = segment_end(channel) - channel;
     if (length > most_channels / 2 || groups.taps > most_taps) {
       // Blocks of nearly the same size.
-      const std::int64_t step = std::min(
-          most_channels, round_up(ceil_div(length, ceil_div(length, most_channels)), 8));
+      const std::int64_t step =
+          std::min(most_channels, round_up(ceil_div(length, ceil_div(length, most_channels)), 8));
       for (block.tap = 0; block.tap < groups.taps; block.tap += most_taps) {
         block.taps = std::min(most_taps, groups.taps - block.tap);
         for (std::int64_t first = 0; first < length; first += step) {
@@ -155,8 +155,8 @@ struct Task {
   std::int64_t end_row;
 };
 
-// Tasks of about the same size, so many that `threads` threads have work. The result does not depend
-// on how the output is cut.
+// Tasks of about the same size, so many that `threads` threads have work. The result does not
+// depend on how the output is cut.
 class Plan {
  public:
   Plan(const DeformConv2dParams& params, const Groups& groups, std::int64_t lanes,

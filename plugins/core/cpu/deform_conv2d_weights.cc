@@ -51,8 +51,8 @@ class PackTask {
     const std::int64_t rows = std::min(block_rows_, groups_.rows - first_row);
     const std::int64_t width = std::min(block_rows_, padded_rows - first_row);
     for_each_sum_block(groups_, group, [&](const SumBlock& block) {
-      float* target = packed_ + group * group_size_ + block.first_term * padded_rows +
-                      first_row * block.depth;
+      float* target =
+          packed_ + group * group_size_ + block.first_term * padded_rows + first_row * block.depth;
       pack_block(block, group, first_row, rows, width, scratch->staged, target);
     });
   }
@@ -142,8 +142,8 @@ Status PackedDeformConv2dWeights::pack(const DeformConv2dParams& params, const v
   std::int64_t terms;
   std::int64_t count;
   std::int64_t bytes;
-  const std::int64_t columns = groups.depthwise ? depthwise_weight_stride(groups, lanes)
-                                                : round_up(groups.rows, lanes);
+  const std::int64_t columns =
+      groups.depthwise ? depthwise_weight_stride(groups, lanes) : round_up(groups.rows, lanes);
   if (__builtin_mul_overflow(groups.depthwise ? groups.rows : groups.channels, groups.taps,
                              &terms) ||
       __builtin_mul_overflow(terms, columns, &packed->group_size_) ||

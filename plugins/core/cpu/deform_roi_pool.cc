@@ -7,7 +7,6 @@
 #include <memory>
 #include <new>
 
-#include "core/cpu/aligned_buffer.h"
 #include "core/cpu/roi_pool_kernels.h"
 
 namespace dcn_deploy {
@@ -28,10 +27,10 @@ constexpr std::int64_t kStageElements = std::int64_t{1} << 16;
 // The work of copying an element, of reading a pixel of one channel where it is, and of reading a
 // vector of channels in the copy, with what comes on top for each pixel. In any unit: only the
 // ratios count.
-constexpr double kStageCost = 1.0;
+constexpr double kStageCost = 0.5;
 constexpr double kDirectCost = 1.0;
 constexpr double kVectorCost = 0.5;
-constexpr double kPixelCost = 3.0;
+constexpr double kPixelCost = 1.5;
 constexpr std::int64_t kVector = 8;
 
 // Beyond this, samples cannot be told apart in double precision, and each is so small a part of the
@@ -180,6 +179,41 @@ class RoIAxis {
   double distances_[kStoredSamples] = {};
 };
 
+// Floats in memory that a caller lends.
+class LentBuffer {
+ public:
+  LentBuffer() = default;
+  LentBuffer(const LentBuffer&) = delete;
+  LentBuffer& operator=(const LentBuffer&) = delete;
+  ~LentBuffer() {
+    if (data_ == nullptr) return;
+    if (memory_.release != nullptr) {
+      memory_.release(memory_.context, data_);
+    } else {
+      ::operator delete(data_, kAlignment);
+    }
+  }
+
+  // Once. False if there is no memory.
+  bool allocate(std::int64_t count, const ScratchMemory& memory) {
+    memory_ = memory;
+    const std::size_t bytes =
+        static_cast<std::size_t>(std::max(count, std::int64_t{1})) * sizeof(float);
+    void* data = memory.allocate != nullptr ? memory.allocate(memory.context, bytes)
+                                            : ::operator new(bytes, kAlignment, std::nothrow);
+    data_ = static_cast<float*>(data);
+    return data_ != nullptr;
+  }
+
+  float* data() { return data_; }
+
+ private:
+  // A cache line.
+  static constexpr std::align_val_t kAlignment{64};
+  float* data_ = nullptr;
+  ScratchMemory memory_;
+};
+
 struct RoI {
   bool finite;
   std::int64_t image;
@@ -260,9 +294,9 @@ class DeformRoIPoolCall {
   }
 
   // Copies the images that RoIs lie in to [slot][channel group][block of channels][pixel][channel].
-  Status stage(const ParallelFor& parallel_for) {
+  Status stage(const ParallelFor& parallel_for, const ScratchMemory& memory) {
     const std::int64_t count = slot_count_ * params_.in_channels * plane_;
-    if (!staged_.allocate(count)) {
+    if (!staged_.allocate(count, memory)) {
       return make_status(StatusCode::kOutOfMemory,
                          "copy of the map with channels innermost: expected memory for %" PRId64
                          " float32 values, got none",
@@ -501,7 +535,7 @@ class DeformRoIPoolCall {
   std::int64_t slot_count_ = 0;
   double reads_ = 0;  // pixels that are read, of one channel of each class
   bool is_staged_ = false;
-  AlignedBuffer staged_;
+  LentBuffer staged_;
   std::int64_t stage_pixels_ = 0;
   std::int64_t stage_runs_ = 0;
   std::int64_t unit_blocks_ = 0;
@@ -514,13 +548,14 @@ class DeformRoIPoolCall {
 }  // namespace
 
 Status deform_roi_pool(const DeformRoIPool2dParams& params, const DeformRoIPool2dTensors& tensors,
-                       const Kernels& kernels, const ParallelFor& parallel_for, RoIPoolWay way) {
+                       const Kernels& kernels, const ParallelFor& parallel_for,
+                       const ScratchMemory& memory, RoIPoolWay way) {
   if (params.rois == 0) return {};
   DeformRoIPoolCall call(params, tensors, kernels);
   DCN_DEPLOY_RETURN_IF_ERROR(call.survey());
   const bool staged =
       way == RoIPoolWay::kStaged || (way == RoIPoolWay::kEstimated && call.staging_pays());
-  if (staged) DCN_DEPLOY_RETURN_IF_ERROR(call.stage(parallel_for));
+  if (staged) DCN_DEPLOY_RETURN_IF_ERROR(call.stage(parallel_for, memory));
   return call.pool(parallel_for);
 }
 

@@ -26,6 +26,7 @@
 #include "core/deform_roi_pool_params.h"
 #include "core/dtype.h"
 #include "core/parallel_for.h"
+#include "core/scratch_memory.h"
 #include "core/status.h"
 
 namespace dcn_deploy {
@@ -46,11 +47,11 @@ struct DeformRoIPool2dTensors {
 
 enum class RoIPoolWay { kEstimated, kStaged, kDirect };
 
-// Refuses a batch index outside [0, batch). Memory for the copy, at most X in float32, is taken for
-// the call; `way` forces one, for tests.
+// Refuses a batch index outside [0, batch). Memory for the copy, at most X in float32, is taken
+// from `memory` for the call; `way` forces one, for tests.
 Status deform_roi_pool(const DeformRoIPool2dParams& params, const DeformRoIPool2dTensors& tensors,
                        const Kernels& kernels, const ParallelFor& parallel_for,
-                       RoIPoolWay way = RoIPoolWay::kEstimated);
+                       const ScratchMemory& memory = {}, RoIPoolWay way = RoIPoolWay::kEstimated);
 
 }  // namespace cpu
 }  // namespace dcn_deploy

@@ -35,7 +35,8 @@ class Lookahead {
     for (; count > 0; --count, --left_) {
       // Row by row: the order in which they are read.
       const char* row = first_ + plane_ * plane_stride_ + row_ * row_stride_;
-      for (std::int64_t byte = 0; byte < bytes_; byte += kLine) __builtin_prefetch(row + byte, 0, 2);
+      for (std::int64_t byte = 0; byte < bytes_; byte += kLine)
+        __builtin_prefetch(row + byte, 0, 2);
       __builtin_prefetch(row + bytes_ - 1, 0, 2);
       if (++plane_ == planes_) {
         plane_ = 0;

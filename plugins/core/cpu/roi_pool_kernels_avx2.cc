@@ -40,16 +40,35 @@ inline void transpose(__m256 (&v)[8]) {
   }
 }
 
+// One pixel after the other.
+template <typename Storage>
+void stage_narrow(const typename Storage::Type* pixels, int64_t channel_stride, int64_t channels,
+                  int64_t count, float* staged) {
+  for (int64_t p = 0; p < count; ++p) {
+    for (int64_t c = 0; c < channels; ++c) {
+      staged[p * channels + c] = Storage::load(pixels[c * channel_stride + p]);
+    }
+  }
+}
+
 template <typename Storage>
 void stage(const void* source, int64_t channel_stride, int64_t channels, int64_t count,
            float* staged) {
   const auto* pixels = static_cast<const typename Storage::Type*>(source);
-  const int64_t whole_pixels = count - count % kWidth;
-  const int64_t whole_channels = channels - channels % kWidth;
+  if (channels < kWidth || count < kWidth) {
+    stage_narrow<Storage>(pixels, channel_stride, channels, count, staged);
+    return;
+  }
+  // What is left of pixels and channels is copied with some of those before, once more.
+  const int64_t last_pixel = count - kWidth;
+  const int64_t last_channel = channels - kWidth;
   // Two vectors of pixels at a time: a cache line of float32 is read once.
-  for (int64_t first = 0; first < whole_pixels; first += 2 * kWidth) {
-    for (int64_t c = 0; c < whole_channels; c += kWidth) {
-      for (int64_t p = first; p < first + 2 * kWidth && p < whole_pixels; p += kWidth) {
+  for (int64_t first = 0; first < count; first += 2 * kWidth) {
+    for (int64_t next_c = 0; next_c < channels; next_c += kWidth) {
+      const int64_t c = next_c < last_channel ? next_c : last_channel;
+      for (int64_t next_p = first; next_p < first + 2 * kWidth && next_p < count;
+           next_p += kWidth) {
+        const int64_t p = next_p < last_pixel ? next_p : last_pixel;
         __m256 block[8];
         for (int i = 0; i < 8; ++i) {
           block[i] = Storage::load8(pixels + (c + i) * channel_stride + p);
@@ -59,17 +78,6 @@ void stage(const void* source, int64_t channel_stride, int64_t channels, int64_t
           _mm256_storeu_ps(staged + (p + i) * channels + c, block[i]);
         }
       }
-    }
-    const int64_t end = first + 2 * kWidth < whole_pixels ? first + 2 * kWidth : whole_pixels;
-    for (int64_t c = whole_channels; c < channels; ++c) {
-      for (int64_t p = first; p < end; ++p) {
-        staged[p * channels + c] = Storage::load(pixels[c * channel_stride + p]);
-      }
-    }
-  }
-  for (int64_t p = whole_pixels; p < count; ++p) {
-    for (int64_t c = 0; c < channels; ++c) {
-      staged[p * channels + c] = Storage::load(pixels[c * channel_stride + p]);
     }
   }
 }

@@ -1,0 +1,1 @@
+"""Detection heads with deformable RoI pooling on real photographs."""
