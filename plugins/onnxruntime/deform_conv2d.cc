@@ -1,7 +1,12 @@
 #include "onnxruntime/deform_conv2d.h"
 
 #include <array>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "core/cpu/deform_conv2d.h"
 #include "core/deform_conv2d_shape.h"
@@ -64,6 +69,46 @@ DeformConv2dAttributes read_attributes(const NodeInfo& node) {
   return attributes;
 }
 
+// Memory for weights that are not constant, which runs at the same time do not share.
+class FreeWeights {
+ public:
+  std::unique_ptr<cpu::PackedDeformConv2dWeights> take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (weights_.empty()) return std::make_unique<cpu::PackedDeformConv2dWeights>();
+    auto weights = std::move(weights_.back());
+    weights_.pop_back();
+    return weights;
+  }
+
+  void give_back(std::unique_ptr<cpu::PackedDeformConv2dWeights> weights) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    weights_.push_back(std::move(weights));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<cpu::PackedDeformConv2dWeights>> weights_;
+};
+
+class LentWeights {
+ public:
+  explicit LentWeights(FreeWeights* owner) : owner_(owner), weights_(owner->take()) {}
+  ~LentWeights() {
+    try {
+      owner_->give_back(std::move(weights_));
+    } catch (...) {  // No memory to keep them in.
+    }
+  }
+  LentWeights(const LentWeights&) = delete;
+  LentWeights& operator=(const LentWeights&) = delete;
+
+  cpu::PackedDeformConv2dWeights* get() const { return weights_.get(); }
+
+ private:
+  FreeWeights* owner_;
+  std::unique_ptr<cpu::PackedDeformConv2dWeights> weights_;
+};
+
 class DeformConv2dKernel {
  public:
   DeformConv2dKernel(const OrtApi& api, const OrtKernelInfo* info,
@@ -111,13 +156,14 @@ class DeformConv2dKernel {
     check(api_, api_.GetTensorMutableData(y, &tensors.y));
 
     const SessionThreads threads(api_, context);
-    cpu::PackedDeformConv2dWeights run_weights;
-    if (!constant_weights_.has_value()) {
-      pack(inputs[kW], values[kW], threads.parallel_for(), &run_weights);
+    if (constant_weights_.has_value()) {
+      check(cpu::deform_conv2d(params, tensors, *constant_weights_, threads.parallel_for()),
+            where_);
+      return;
     }
-    check(cpu::deform_conv2d(params, tensors, constant_weights_ ? *constant_weights_ : run_weights,
-                             threads.parallel_for()),
-          where_);
+    const LentWeights weights(&free_weights_);
+    pack(inputs[kW], values[kW], threads.parallel_for(), weights.get());
+    check(cpu::deform_conv2d(params, tensors, *weights.get(), threads.parallel_for()), where_);
   }
 
  private:
@@ -147,6 +193,7 @@ class DeformConv2dKernel {
   std::string where_;
   DeformConv2dAttributes attributes_;
   std::optional<cpu::PackedDeformConv2dWeights> constant_weights_;
+  mutable FreeWeights free_weights_;
 };
 
 struct DeformConv2dOperator {
