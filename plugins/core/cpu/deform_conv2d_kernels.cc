@@ -13,8 +13,8 @@
   ~(HWY_AVX2 | HWY_AVX3 | HWY_SSE2 | HWY_NEON | HWY_NEON_WITHOUT_AES | HWY_EMU128)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/cpu/deform_conv2d_kernels.cc"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/highway.h"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
 namespace dcn_deploy {
