@@ -1,6 +1,8 @@
 """Time this project's CPU operator beside its peers and a dense convolution, over the benchmark suite.
 
     python benchmarks/bench_cpu.py [--threads 1 2] [--shapes NAME ...] [--engines NAME ...] [--output FILE]
+    python benchmarks/bench_cpu.py --shape 1,64,56,56,64 --shape 2,96,40,60,128,kernel=5,stride=2,offset_group=2,v1
+    python benchmarks/bench_cpu.py --random 30
 
 Several engines in one process disturb each other: idle threads of one spin, and its data evicts the next one's. So
 none may spin, the engines take turns, each measurement comes after a pause and is the second of two calls (see
@@ -10,8 +12,11 @@ time under another name, and the ratio of the two must be 1 within 5 % in geomet
 Before it is timed, each deformable engine's result is compared with that of ONNX Runtime's operator in float64.
 
 Prints a table of medians in milliseconds with ratios, and writes ``benchmarks/results/cpu-<processor>.json`` with
-commit, machine, command, versions and a hash of the kernel sources. A run over a part of the suite writes only where
-``--output`` says.
+commit, machine, command, versions and a hash of the kernel sources. A run over a part of the suite, or over other
+shapes, writes only where ``--output`` says; one over random shapes writes ``cpu-random-<processor>.json``.
+
+Shapes that are given are N,C,H,W,M, then any of kernel=, stride=, dilation=, group=, offset_group= and v1 (no mask).
+Random ones are drawn anew from ``--seed``: they show how the figures carry over to shapes that nobody tuned for.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ from rich.table import Table  # noqa: E402
 from dcn_deploy.models import SUITE, ConvShape  # noqa: E402
 from dcn_deploy.profiling import Method, describe_machine, measure, summarize  # noqa: E402
 
-SCHEMA = "dcn_deploy.bench_cpu/1"
+SCHEMA = "dcn_deploy.bench_cpu/2"
 SELF = f"{OURS} again"
 SELF_TOLERANCE = 0.05
 SEED = 20170317
@@ -53,9 +58,93 @@ GEOMETRIC_MEAN_TARGET = 1.5
 SCALING_TARGET = 1.8
 
 
-def dense_target(shape: ConvShape) -> float:
-    """How much longer than the dense convolution the operator may take."""
-    return 1.15 if shape.c >= 128 else 1.4
+def dense_target(row: dict[str, Any]) -> float:
+    """How much longer than the dense convolution the operator may take on the shape of a row of the result."""
+    return 1.15 if row["parameters"]["c"] >= 128 else 1.4
+
+
+def parse_shape(text: str) -> ConvShape:
+    """One shape from the command line: ``N,C,H,W,M``, then ``kernel=3`` and the like, or ``v1``.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is not such a text.
+    """
+    values: dict[str, int] = {"kernel": 3, "stride": 1, "dilation": 1, "group": 1, "offset_group": 1}
+    sizes, mask = [], True
+    try:
+        for part in text.split(","):
+            key, equals, value = part.partition("=")
+            if equals:
+                if key not in values:
+                    raise ValueError(key)
+                values[key] = int(value)
+            elif part == "v1":
+                mask = False
+            else:
+                sizes.append(int(part))
+        n, c, h, w, m = sizes
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected N,C,H,W,M and then any of {', '.join(f'{key}=…' for key in values)}, v1; got '{text}' ({error})"
+        ) from None
+    if min(*sizes, *values.values()) < 1 or any(c % values[key] for key in ("group", "offset_group")):
+        raise argparse.ArgumentTypeError(
+            f"expected sizes of at least 1 and a number of channels that group and offset_group divide; got '{text}'"
+        )
+    if m % values["group"]:
+        raise argparse.ArgumentTypeError(f"expected a number of outputs that group divides; got '{text}'")
+    return ConvShape(name=text, n=n, c=c, h=h, w=w, m=m, mask=mask, **values)
+
+
+def random_shapes(count: int, seed: int) -> list[ConvShape]:
+    """Shapes such as networks have, each dimension drawn on its own; at most 3·10⁹ multiplications each."""
+    rng = np.random.default_rng(seed)
+    shapes: list[ConvShape] = []
+    while len(shapes) < count:
+        group = int(rng.choice([1, 1, 1, 1, 1, 2, 4]))
+        offset_group = int(rng.choice([1, 1, 1, 2, 4, 8]))
+        unit = 16 if max(group, offset_group) < 8 else 32
+        c, m = (unit * int(2 ** rng.uniform(0, np.log2(640 / unit))) for _ in range(2))
+        h, w = (int(2 ** rng.uniform(2.6, 7.6)) for _ in range(2))
+        text = f"{rng.choice([1, 1, 1, 2, 4])},{c},{h},{w},{m}"
+        text += f",kernel={rng.choice([1, 3, 3, 3, 3, 3, 5, 7])},stride={rng.choice([1, 1, 1, 2])}"
+        text += f",dilation={rng.choice([1, 1, 1, 1, 2, 4])},group={group},offset_group={offset_group}"
+        shape = parse_shape(text + ("" if rng.random() < 0.75 else ",v1"))
+        if shape.macs <= 3e9:
+            shapes.append(shape)
+    return shapes
+
+
+def sampled(shape: ConvShape) -> int:
+    """Values that are sampled: one for every input channel, tap and output pixel."""
+    return shape.n * shape.c * shape.kernel**2 * shape.out_h * shape.out_w
+
+
+def operations_per_second(threads: int) -> float | None:
+    """Multiplications and additions that the best matrix product at hand gets done; None without PyTorch."""
+    if ENGINES[DENSE].missing() is not None:
+        return None
+    import torch
+
+    torch.set_num_threads(threads)
+    size = 768
+    a, b = torch.ones(size, size), torch.ones(size, size)
+    best = math.inf
+    for _ in range(40):
+        begin = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def floors(row: dict[str, Any], rate: float) -> dict[str, float]:
+    """The seconds that the product, and that sampling, would take at ``rate`` operations per second.
+
+    Sampling takes four multiplications and additions (and as many loads) a value. Both use the same units of the
+    processor, so a kernel that does nothing else takes their sum.
+    """
+    parameters = row["parameters"]
+    return {"product": 2 * parameters["macs"] / rate, "sampling": 8 * parameters["sampled"] / rate}
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -134,7 +223,7 @@ def bench(shape: ConvShape, names: Sequence[str], threads: int, method: Method, 
     return {
         "shape": shape.name,
         "threads": threads,
-        "parameters": {**asdict(shape), "padding": shape.padding, "macs": shape.macs},
+        "parameters": {**asdict(shape), "padding": shape.padding, "macs": shape.macs, "sampled": sampled(shape)},
         "seconds": figures,
     }
 
@@ -163,17 +252,17 @@ def ratios(row: dict[str, Any]) -> dict[str, float | None]:
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Geometric means and verdicts, by number of threads, and the scaling between the numbers of threads."""
-    shapes = {shape.name: shape for shape in SUITE}
     by_threads: dict[str, Any] = {}
     for threads in sorted({row["threads"] for row in rows}):
         named = {row["shape"]: ratios(row) for row in rows if row["threads"] == threads}
+        targets = {row["shape"]: dense_target(row) for row in rows if row["threads"] == threads}
         keys = next(iter(named.values())).keys()
         present = {key: {s: r[key] for s, r in named.items() if r[key] is not None} for key in keys}
         best, dense, itself = (present[key] for key in ("faster_than_best_peer", "times_dense", "self"))
         by_threads[str(threads)] = {
             "geometric_means": {key: geometric_mean(v.values()) for key, v in present.items() if v},  # type: ignore[arg-type]
             "slower_than_best_peer": {s: r for s, r in best.items() if r is not None and r < 1},
-            "above_dense_target": {s: r for s, r in dense.items() if r is not None and r > dense_target(shapes[s])},
+            "above_dense_target": {s: r for s, r in dense.items() if r is not None and r > targets[s]},
             "self_worst": max(itself.values(), key=lambda r: abs(math.log(r or 1)), default=None),
         }
     ours = {(row["shape"], row["threads"]): median(row, OURS) for row in rows}
@@ -207,7 +296,6 @@ def table(rows: Sequence[dict[str, Any]], summary: dict[str, Any], threads: int)
         view.add_column(name, justify="right")
     for title in ("best peer / ours", "ours / dense", "self"):
         view.add_column(title, justify="right")
-    shapes = {shape.name: shape for shape in SUITE}
     for row in mine:
         said = ratios(row)
         best, dense = said["faster_than_best_peer"], said["times_dense"]
@@ -215,9 +303,7 @@ def table(rows: Sequence[dict[str, Any]], summary: dict[str, Any], threads: int)
             row["shape"],
             *(_milliseconds(median(row, name)) for name in names),
             f"[red]{_factor(best)}[/]" if best is not None and best < 1 else _factor(best),
-            f"[red]{_factor(dense)}[/]"
-            if dense is not None and dense > dense_target(shapes[row["shape"]])
-            else _factor(dense),
+            f"[red]{_factor(dense)}[/]" if dense is not None and dense > dense_target(row) else _factor(dense),
             _factor(said["self"]),
         )
     means = summary["by_threads"][str(threads)]["geometric_means"]
@@ -268,6 +354,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2")
     parser.add_argument("--shapes", nargs="+", choices=[s.name for s in SUITE], metavar="NAME", help="default: all")
+    parser.add_argument("--shape", type=parse_shape, action="append", metavar="SPEC", help="another shape, see above")
+    parser.add_argument("--random", type=int, default=0, metavar="COUNT", help="so many random shapes instead")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"for --random (default: {SEED})")
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), metavar="NAME", help="default: all there are")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each engine and shape (default: 1.0)")
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/cpu-<processor>.json)")
@@ -292,7 +381,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load = (machine["load_average"] or [0.0])[0]
     if load > 0.5:
         errors.print(f"warning: the machine is busy (load average {load:.1f}): these figures will be noisy")
-    shapes = [shape for shape in SUITE if options.shapes is None or shape.name in options.shapes]
+    shapes = [shape for shape in SUITE if shape.name in (options.shapes or [])]
+    shapes += [*(options.shape or []), *random_shapes(options.random, options.seed)]
+    whole_suite = not shapes
+    if whole_suite:
+        shapes = list(SUITE)
+    rates = {str(threads): operations_per_second(threads) for threads in options.threads}
     method = Method(seconds=options.seconds, fewest_runs=5, most_runs=100, warmup_seconds=options.seconds / 2)
     rows = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -316,6 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "schema": SCHEMA,
         "machine": machine,
         "kernel_sources": {"device": "cpu", "sha256": record.kernel_hash("cpu")},
+        "operations_per_second": rates,
         "method": {**asdict(method), "seed": SEED, "offsets": "N(0, 2²) pixels"},
         "engines": {name: ENGINES[name].description for name in names},
         "left_out": missing,
@@ -324,8 +419,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "total_seconds": round(time.monotonic() - begin, 1),
     }
     path = options.output
-    if path is None and options.shapes is None and options.engines is None:
-        path = record.RESULTS / f"cpu-{record.slug(machine['cpu'])}-{machine['usable_cpus']}-cores.json"
+    only_random = len(shapes) == options.random
+    if path is None and (whole_suite or only_random) and options.engines is None:
+        kind = "cpu" if whole_suite else "cpu-random"
+        path = record.RESULTS / f"{kind}-{record.slug(machine['cpu'])}-{machine['usable_cpus']}-cores.json"
     if path is not None:
         record.write(result, path)
         errors.print(f"wrote {path}", highlight=False)

@@ -50,16 +50,26 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
+_FLOORS = ["product's floor", "sampling's floor", "reached"]
+
+
+def _floors(row: dict[str, Any], rate: float) -> list[str]:
+    """Both floors in milliseconds, and how much of their sum this project's operator reaches."""
+    floors = bench_cpu.floors(row, rate)
+    ours = bench_cpu.median(row, bench_cpu.OURS)
+    reached = "–" if ours is None else f"{sum(floors.values()) / ours:.0%}"
+    return [f"{floors['product'] * 1e3:.2f}", f"{floors['sampling'] * 1e3:.2f}", reached]
+
+
 def convolutions(path: Path, result: dict[str, Any]) -> str:
     """The tables of a result of ``bench_cpu.py``: one for each number of threads."""
     lines = _heading(path, result)
     for threads in sorted({row["threads"] for row in result["rows"]}):
         rows = [row for row in result["rows"] if row["threads"] == threads]
         names = [name for name in ENGINES if any(name in row["seconds"] for row in rows)]
-        lines += [
-            _cells(_threads(threads), *names, "best peer / ours", "ours / dense"),
-            "|" + "---|" + "---:|" * (len(names) + 2),
-        ]
+        rate = result["operations_per_second"][str(threads)]
+        titles = [*names, "best peer / ours", "ours / dense", *(_FLOORS if rate else [])]
+        lines += [_cells(_threads(threads), *titles), "|" + "---|" + "---:|" * len(titles)]
         for row in rows:
             said = bench_cpu.ratios(row)
             medians = [bench_cpu.median(row, name) for name in names]
@@ -69,11 +79,12 @@ def convolutions(path: Path, result: dict[str, Any]) -> str:
                     *("–" if value is None else f"{value * 1e3:.2f}" for value in medians),
                     _factor(said["faster_than_best_peer"]),
                     _factor(said["times_dense"]),
+                    *(_floors(row, rate) if rate else []),
                 )
             )
         means = result["summary"]["by_threads"][str(threads)]["geometric_means"]
         last = (_factor(means.get(key)) for key in ("faster_than_best_peer", "times_dense"))
-        lines += [_cells("geometric mean", *("" for _ in names), *last), ""]
+        lines += [_cells("geometric mean", *("" for _ in names), *last, *("" for _ in titles[len(names) + 2 :])), ""]
     return "\n".join(lines)
 
 

@@ -1,6 +1,10 @@
 #include "onnxruntime/deform_conv2d.h"
 
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "core/cpu/deform_conv2d.h"
 #include "onnxruntime/api.h"
@@ -13,13 +17,53 @@ namespace dcn_deploy {
 namespace onnxruntime {
 namespace {
 
+// Memory for weights that are not constant, which runs at the same time do not share.
+class FreeWeights {
+ public:
+  std::unique_ptr<cpu::PackedDeformConv2dWeights> take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (weights_.empty()) return std::make_unique<cpu::PackedDeformConv2dWeights>();
+    auto weights = std::move(weights_.back());
+    weights_.pop_back();
+    return weights;
+  }
+
+  void give_back(std::unique_ptr<cpu::PackedDeformConv2dWeights> weights) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    weights_.push_back(std::move(weights));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<cpu::PackedDeformConv2dWeights>> weights_;
+};
+
+class LentWeights {
+ public:
+  explicit LentWeights(FreeWeights* owner) : owner_(owner), weights_(owner->take()) {}
+  ~LentWeights() {
+    try {
+      owner_->give_back(std::move(weights_));
+    } catch (...) {  // No memory to keep them in.
+    }
+  }
+  LentWeights(const LentWeights&) = delete;
+  LentWeights& operator=(const LentWeights&) = delete;
+
+  cpu::PackedDeformConv2dWeights* get() const { return weights_.get(); }
+
+ private:
+  FreeWeights* owner_;
+  std::unique_ptr<cpu::PackedDeformConv2dWeights> weights_;
+};
+
 class DeformConv2dKernel {
  public:
   DeformConv2dKernel(const OrtApi& api, const OrtKernelInfo* info,
                      ONNXTensorElementDataType feature_type)
       : api_(api), node_(api, info, feature_type) {
     if (node_.constant_weight() != nullptr) {
-      pack(node_.constant_weight(), &constant_weights_.emplace());
+      pack(node_.constant_weight(), {}, &constant_weights_.emplace());
     }
   }
 
@@ -37,26 +81,31 @@ class DeformConv2dKernel {
     tensors.mask = data_of(api_, run.inputs[DeformConv2dNode::kMask]);
     check(api_, api_.GetTensorMutableData(run.y, &tensors.y));
 
-    cpu::PackedDeformConv2dWeights run_weights;
-    if (!constant_weights_.has_value()) pack(run.inputs[DeformConv2dNode::kW], &run_weights);
     const SessionThreads threads(api_, context);
-    check(cpu::deform_conv2d(run.params, tensors,
-                             constant_weights_ ? *constant_weights_ : run_weights,
-                             threads.parallel_for()),
+    if (constant_weights_.has_value()) {
+      check(cpu::deform_conv2d(run.params, tensors, *constant_weights_, threads.parallel_for()),
+            node_.where());
+      return;
+    }
+    const LentWeights weights(&free_weights_);
+    pack(run.inputs[DeformConv2dNode::kW], threads.parallel_for(), weights.get());
+    check(cpu::deform_conv2d(run.params, tensors, *weights.get(), threads.parallel_for()),
           node_.where());
   }
 
  private:
-  void pack(const OrtValue* weight, cpu::PackedDeformConv2dWeights* packed) const {
-    check(
-        cpu::PackedDeformConv2dWeights::pack(node_.params_of_weight(weight), data_of(api_, weight),
-                                             node_.dtype(), cpu::select_kernels(), packed),
-        node_.where());
+  void pack(const OrtValue* weight, const ParallelFor& parallel_for,
+            cpu::PackedDeformConv2dWeights* packed) const {
+    check(cpu::PackedDeformConv2dWeights::pack(node_.params_of_weight(weight),
+                                               data_of(api_, weight), node_.dtype(),
+                                               cpu::select_kernels(), parallel_for, packed),
+          node_.where());
   }
 
   const OrtApi& api_;
   const DeformConv2dNode node_;
   std::optional<cpu::PackedDeformConv2dWeights> constant_weights_;
+  mutable FreeWeights free_weights_;
 };
 
 struct DeformConv2dOperator {

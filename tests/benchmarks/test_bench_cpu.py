@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +18,27 @@ import pytest
 _BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def bench_cpu() -> ModuleType:
+def _module(name: str) -> ModuleType:
     sys.path.insert(0, str(_BENCHMARKS))
     try:
-        import bench_cpu as module
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(_BENCHMARKS))
-    return module
+
+
+@pytest.fixture(scope="module")
+def bench_cpu() -> ModuleType:
+    return _module("bench_cpu")
+
+
+@pytest.fixture(scope="module")
+def tables(bench_cpu: ModuleType) -> ModuleType:
+    return _module("tables")
+
+
+@pytest.fixture(scope="module")
+def chart(bench_cpu: ModuleType) -> ModuleType:
+    return _module("chart")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +106,7 @@ def _row(ours: float, again: float, peer: float, dense: float, threads: int = 2)
     return {
         "shape": "cls_res4",
         "threads": threads,
+        "parameters": {"c": 256},
         "seconds": {name: {"median": value} for name, value in seconds.items()},
     }
 
@@ -147,12 +164,7 @@ def test_the_kernels_that_are_hashed_are_there(record: Any) -> None:
     assert len(record.kernel_sources("cpu")) >= 5
 
 
-def test_tables_mark_what_is_stale(result: dict[str, Any], bench_cpu: ModuleType) -> None:
-    sys.path.insert(0, str(_BENCHMARKS))
-    try:
-        import tables
-    finally:
-        sys.path.remove(str(_BENCHMARKS))
+def test_tables_mark_what_is_stale(result: dict[str, Any], tables: ModuleType) -> None:
     text = tables.markdown(Path("cpu-x.json"), result)
     assert "Stale" not in text
     assert "| `cls_res4` |" in text
@@ -171,6 +183,95 @@ def test_committed_results_are_of_the_whole_suite(record: Any, bench_cpu: Module
     for path, result in record.read_all():
         if result.get("schema") == bench_cpu.SCHEMA:
             measured = {(row["shape"], row["threads"]) for row in result["rows"]}
-            assert measured >= {(shape.name, threads) for shape in bench_cpu.SUITE for threads in (1, 2)}, path.name
+            if path.name.startswith("cpu-random-"):
+                assert len(measured) == 2 * 30, path.name
+            else:
+                assert measured >= {(shape.name, threads) for shape in bench_cpu.SUITE for threads in (1, 2)}, path.name
             assert result["kernel_sources"]["device"] == "cpu"
             assert result["machine"]["cpu"]
+
+
+def test_shapes_from_the_command_line(bench_cpu: ModuleType) -> None:
+    shape = bench_cpu.parse_shape("2,96,40,60,128,kernel=5,stride=2,dilation=3,group=4,offset_group=2,v1")
+    assert (shape.n, shape.c, shape.h, shape.w, shape.m) == (2, 96, 40, 60, 128)
+    assert (shape.kernel, shape.stride, shape.dilation, shape.group, shape.offset_group) == (5, 2, 3, 4, 2)
+    assert not shape.mask
+    plain = bench_cpu.parse_shape("1,64,56,57,32")
+    assert (plain.kernel, plain.stride, plain.dilation, plain.mask) == (3, 1, 1, True)
+    assert plain.macs == 64 * 9 * 32 * 56 * 57
+    assert bench_cpu.sampled(plain) == 64 * 9 * 56 * 57
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,64,56,56", r"expected N,C,H,W,M and then any of kernel=….* got '1,64,56,56'"),
+        ("1,64,56,56,64,size=3", r"got '1,64,56,56,64,size=3' \(size\)"),
+        ("1,64,56,x,64", "expected N,C,H,W,M"),
+        ("1,64,56,56,64,group=3", "channels that group and offset_group divide"),
+        ("1,64,0,56,64", "sizes of at least 1"),
+        ("1,64,7,7,63,group=2", "outputs that group divides"),
+    ],
+)
+def test_a_shape_that_is_none_is_refused(bench_cpu: ModuleType, text: str, message: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        bench_cpu.parse_shape(text)
+
+
+def test_random_shapes_follow_from_the_seed(bench_cpu: ModuleType) -> None:
+    shapes = bench_cpu.random_shapes(30, 1)
+    assert shapes == bench_cpu.random_shapes(30, 1)
+    assert shapes != bench_cpu.random_shapes(30, 2)
+    assert len({shape.name for shape in shapes}) == 30
+    assert not {shape.name for shape in shapes} & {shape.name for shape in bench_cpu.SUITE}
+    for shape in shapes:
+        assert bench_cpu.parse_shape(shape.name) == shape
+        assert min(shape.out_h, shape.out_w) >= 1
+
+
+def test_floors_are_operations_over_the_rate(bench_cpu: ModuleType) -> None:
+    row = {"parameters": {"macs": 600, "sampled": 50}}
+    assert bench_cpu.floors(row, 100.0) == {"product": 12.0, "sampling": 4.0}
+    assert bench_cpu.operations_per_second(1) > 1e8
+
+
+def test_tables_say_what_of_the_floors_is_reached(result: dict[str, Any], tables: ModuleType) -> None:
+    text = tables.markdown(Path("cpu-x.json"), result)
+    row = next(row for row in result["rows"] if row["threads"] == 1 and row["shape"] == "cls_res4")
+    rate = result["operations_per_second"]["1"]
+    product = 2 * 256 * 256 * 9 * 14 * 14 / rate
+    sampling = 8 * 256 * 9 * 14 * 14 / rate
+    reached = (product + sampling) / row["seconds"]["dcn_deploy"]["median"]
+    assert f"| {product * 1e3:.2f} | {sampling * 1e3:.2f} | {reached:.0%} |" in text
+
+
+def test_chart_of_multiples_of_the_dense_convolution(
+    result: dict[str, Any], bench_cpu: ModuleType, chart: ModuleType, tmp_path: Path
+) -> None:
+    by_engine = chart.multiples(result, 2)
+    assert "dense conv" not in by_engine
+    row = next(row for row in result["rows"] if row["threads"] == 2 and row["shape"] == "depthwise")
+    assert by_engine["dcn_deploy"]["depthwise"] == pytest.approx(
+        row["seconds"]["dcn_deploy"]["median"] / row["seconds"]["dense conv"]["median"]
+    )
+    chart.draw(result, 2, tmp_path / "a.svg")
+    chart.draw(result, 2, tmp_path / "b.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match="expected a result over the whole suite, found none"):
+        chart.suite_result([part])
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_instructions_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "instructions.json"
+    command = [sys.executable, str(_BENCHMARKS / "count_instructions.py"), "--shapes", "depthwise"]
+    command += ["--engines", "dcn_deploy", "--output", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    counted = json.loads(path.read_text())["rows"][0]["instructions"]["dcn_deploy"]
+    # At least one instruction for every eight values that are sampled, at most some dozens.
+    values = 256 * 9 * 28 * 28
+    assert values / 8 < counted < 8 * values

@@ -68,7 +68,7 @@ std::string first_difference(const std::vector<double>& a, const std::vector<dou
 
 std::vector<const cpu::Kernels*> available_kernels() {
   std::vector<const cpu::Kernels*> all;
-  for (const char* name : {"portable", "avx2"}) {
+  for (const char* name : {"portable", "avx2", "avx512"}) {
     if (const cpu::Kernels* kernels = cpu::find_kernels(name)) all.push_back(kernels);
   }
   return all;

@@ -82,8 +82,8 @@ class Problem {
     of_weights.stride_h = of_weights.stride_w = of_weights.pad_top = of_weights.pad_left = -1;
     of_weights.dilation_h = of_weights.dilation_w = -1;
     cpu::PackedDeformConv2dWeights packed;
-    Status status = cpu::PackedDeformConv2dWeights::pack(of_weights, weight_.data(),
-                                                         weight_.dtype(), kernels, &packed);
+    Status status = cpu::PackedDeformConv2dWeights::pack(
+        of_weights, weight_.data(), weight_.dtype(), kernels, parallel_for, &packed);
     EXPECT_TRUE(status.ok()) << status.message;
     EXPECT_EQ(&packed.kernels(), &kernels);
 
@@ -472,8 +472,8 @@ TEST(DeformConv2d, WeightsTooLargeToPackAreRefused) {
   for (const cpu::Kernels* kernels : available_kernels()) {
     const float weight = 0;
     cpu::PackedDeformConv2dWeights packed;
-    const Status status =
-        cpu::PackedDeformConv2dWeights::pack(params, &weight, DType::kFloat32, *kernels, &packed);
+    const Status status = cpu::PackedDeformConv2dWeights::pack(params, &weight, DType::kFloat32,
+                                                               *kernels, {}, &packed);
     EXPECT_EQ(status.code, StatusCode::kTooLarge);
     EXPECT_STREQ(status.message, "packed weights: expected a size that fits in 64 bits, got more");
   }

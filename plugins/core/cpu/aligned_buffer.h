@@ -13,12 +13,16 @@ namespace cpu {
 
 class AlignedBuffer {
  public:
-  // Holds `count` uninitialised floats afterwards; false, and unchanged, if there is no memory.
+  // Holds at least `count` floats afterwards, of any values; false, and unchanged, if there is no
+  // memory. What is large enough already is kept: new memory costs more than packing weights into
+  // it.
   bool allocate(std::int64_t count) {
+    if (data_ != nullptr && count <= count_) return true;
     const std::size_t size = static_cast<std::size_t>(count > 0 ? count : 1) * sizeof(float);
     void* memory = ::operator new(size, kAlignment, std::nothrow);
     if (memory == nullptr) return false;
     data_.reset(static_cast<float*>(memory));
+    count_ = count;
     return true;
   }
 
@@ -31,6 +35,7 @@ class AlignedBuffer {
     void operator()(float* memory) const { ::operator delete(memory, kAlignment); }
   };
   std::unique_ptr<float, Release> data_;
+  std::int64_t count_ = 0;
 };
 
 }  // namespace cpu

@@ -2,372 +2,507 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
-#include <new>
+#include <limits>
+#include <thread>
+
+#include "core/cpu/deform_conv2d_kernels.h"
+#include "core/cpu/deform_conv2d_plan.h"
+#include "core/cpu/deform_conv2d_scratch.h"
+#include "core/cpu/lookahead.h"
 
 namespace dcn_deploy {
 namespace cpu {
 namespace {
 
-// Terms of the sum that are accumulated in registers before they are added to the tile's sums.
-// Short enough to bound the rounding error (the error of a sum of n terms grows with the longest
-// chain of additions), long enough that reading and writing the sums does not count.
-constexpr std::int64_t kBlockDepth = 256;
-static_assert(kMaxTaps <= kBlockDepth, "a block holds at least one channel");
-
-// Output channels whose sums a tile holds at a time; with more, the tile is sampled once for each
-// block of them.
-constexpr std::int64_t kMaxOutputBlock = 768;
-
-// Pixels are dealt out to tiles in runs of this many, whatever the instruction set.
-constexpr std::int64_t kPixelRun = 16;
-static_assert(kTilePixels % kPixelRun == 0, "a tile holds whole runs");
-
-// Small maps are cut into smaller tiles until there are this many tasks, so that several threads
-// have work; not into tiles of a single run, which would spend their time on reading the weights.
-constexpr std::int64_t kMinTasks = 4;
-constexpr std::int64_t kMinTileRuns = 2;
-
-constexpr std::int64_t kNotLocated = -1;
-
-struct Scratch {
-  TapPositions positions[kMaxTaps];
-  alignas(64) float panel[kBlockDepth * kTilePixels];
-  alignas(64) float sums[kMaxOutputBlock * kTilePixels];
-  // Where the first tap and the current one lie, and what the inputs say.
-  alignas(64) std::int32_t first_tap_y[kTilePixels];
-  alignas(64) std::int32_t first_tap_x[kTilePixels];
-  alignas(64) std::int32_t tap_y[kTilePixels];
-  alignas(64) std::int32_t tap_x[kTilePixels];
-  alignas(64) float y_offset[kTilePixels];
-  alignas(64) float x_offset[kTilePixels];
-  alignas(64) float mask[kTilePixels];
-  // What `positions` holds for the current tile.
-  std::int64_t located_offset_group;
-  std::int64_t located_tap;
-};
-static_assert(sizeof(Scratch) <= std::size_t{1} << 20, "scratch is at most 1 MiB a thread");
-
-// The calling thread's scratch; null if there is no memory.
-Scratch* thread_scratch() {
-  thread_local std::unique_ptr<Scratch> scratch;
-  if (scratch == nullptr) scratch.reset(new (std::nothrow) Scratch);
-  return scratch.get();
-}
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
-
-// Terms of the sum of one group that share sampling positions: channels × taps.
-struct SumBlock {
-  std::int64_t first_term;  // of the group
-  std::int64_t channel;     // first one, counted over all of X
-  std::int64_t channels;
-  std::int64_t offset_group;
-  std::int64_t tap;  // first one
-  std::int64_t taps;
-};
-
-// Calls visit(block) for the blocks of a group's sum in the order of summation: the one order that
-// packing and computing share. A block never crosses from one offset group to the next and has at
-// most kBlockDepth terms.
-template <typename Visit>
-void for_each_sum_block(const DeformConv2dParams& params, std::int64_t group, Visit&& visit) {
-  const std::int64_t taps = params.kernel_h * params.kernel_w;
-  const std::int64_t group_channels = params.in_channels / params.group;
-  const std::int64_t offset_group_channels = params.in_channels / params.offset_group;
-  const std::int64_t end = (group + 1) * group_channels;
-  SumBlock block{};
-  for (std::int64_t channel = group * group_channels; channel < end;) {
-    block.offset_group = channel / offset_group_channels;
-    const std::int64_t segment_end =
-        std::min(end, (block.offset_group + 1) * offset_group_channels);
-    for (block.tap = 0; block.tap < taps; block.tap += kMaxTaps) {
-      block.taps = std::min(kMaxTaps, taps - block.tap);
-      const std::int64_t step = kBlockDepth / block.taps;
-      for (block.channel = channel; block.channel < segment_end; block.channel += step) {
-        block.channels = std::min(step, segment_end - block.channel);
-        visit(static_cast<const SumBlock&>(block));
-        block.first_term += block.channels * block.taps;
-      }
-    }
-    channel = segment_end;
-  }
-}
-
-// Tiles of an image with so many runs of pixels. Depends on the shape alone.
-std::int64_t tile_count(std::int64_t runs, std::int64_t batch) {
-  const std::int64_t fewest = ceil_div(runs, kTilePixels / kPixelRun);
-  const std::int64_t wanted = ceil_div(kMinTasks, std::max(batch, std::int64_t{1}));
-  return std::max(fewest, std::min(wanted, ceil_div(runs, kMinTileRuns)));
-}
+using Scratch = DeformConv2dScratch;
 
 const char* element(const void* base, DType dtype, std::int64_t index) {
   return static_cast<const char*>(base) + index * static_cast<std::int64_t>(size_of(dtype));
 }
 
-class DeformConv2dTask {
+// Threads that the caller may have; there is no asking it.
+std::int64_t expected_threads() {
+  static const std::int64_t threads =
+      std::clamp(static_cast<std::int64_t>(std::thread::hardware_concurrency()), std::int64_t{2},
+                 std::int64_t{64});
+  return threads;
+}
+
+// What a thread's scratch memory holds for the task it is at.
+struct TaskState {
+  const Task& task;
+  std::int64_t index;  // of the task
+  Scratch* scratch;
+  std::int64_t padded;  // pixels, rounded up to whole vectors
+  // What `positions` holds.
+  std::int64_t located_segment = -1;  // first offset group; -1 for nothing
+  std::int64_t located_segments = 0;
+  std::int64_t located_tap = 0;
+  // The part of the map that is staged; or planes are sampled as they are.
+  MapRegion region{};
+  bool staged = false;
+  std::int64_t origin = 0;       // where its first pixel is
+  std::int64_t staged_size = 0;  // floats of each segment's
+  // What is read next, and written.
+  Lookahead map{};
+  Lookahead offsets{};
+  Lookahead masks{};
+  Lookahead output{};
+
+  void ask_ahead(std::int64_t parts) {
+    for (Lookahead* ahead : {&map, &offsets, &masks, &output}) ahead->ask(parts);
+  }
+};
+
+class DeformConv2dCall {
  public:
-  DeformConv2dTask(const DeformConv2dParams& params, const DeformConv2dTensors& tensors,
+  DeformConv2dCall(const DeformConv2dParams& params, const DeformConv2dTensors& tensors,
                    const PackedDeformConv2dWeights& packed)
       : params_(params),
         tensors_(tensors),
         packed_(packed),
         kernels_(packed.kernels()),
-        taps_(params.kernel_h * params.kernel_w),
+        loops_(*kernels_.deform_conv2d),
+        groups_(params),
+        plan_(params, groups_, loops_.lanes, expected_threads()),
         pixels_(params.out_h * params.out_w),
-        group_rows_(params.out_channels / params.group),
-        runs_(ceil_div(pixels_, kPixelRun)),
-        tiles_(tile_count(runs_, params.batch)),
-        output_blocks_(ceil_div(round_up(group_rows_, kernels_.rows), kMaxOutputBlock)),
-        output_block_rows_(round_up(ceil_div(group_rows_, output_blocks_), kernels_.rows)) {}
+        plane_(params.in_h * params.in_w),
+        step_(round_up(std::min({groups_.channels, groups_.offset_group_channels,
+                                 block_channels(std::min(groups_.taps, kMaxTaps))}),
+                       4)) {}
 
-  std::int64_t count() const { return params_.batch * tiles_ * output_blocks_; }
+  std::int64_t count() const { return plan_.count(); }
 
   bool out_of_memory() const { return out_of_memory_.load(std::memory_order_relaxed); }
 
   static void run(void* self, std::int64_t index) {
-    static_cast<DeformConv2dTask*>(self)->run(index);
+    static_cast<DeformConv2dCall*>(self)->run(index);
   }
 
  private:
-  // Pixels [first, first + count) of one image; `padded` is `count` rounded up to whole register
-  // blocks.
-  struct Tile {
-    std::int64_t image;
-    std::int64_t first;
-    std::int64_t count;
-    std::int64_t padded;
-  };
-
   void run(std::int64_t index) {
-    Scratch* scratch = thread_scratch();
+    Scratch* scratch = deform_conv2d_scratch();
     if (scratch == nullptr) {
       out_of_memory_.store(true, std::memory_order_relaxed);
       return;
     }
-    const std::int64_t output_block = index % output_blocks_;
-    const Tile tile = tile_at(index / output_blocks_);
-    const std::int64_t first_row = output_block * output_block_rows_;
-    const std::int64_t rows = std::min(output_block_rows_, group_rows_ - first_row);
-    set_first_taps(tile, scratch);
-    // Neighbouring groups often share their positions, which are therefore kept from group to
-    // group.
-    scratch->located_offset_group = kNotLocated;
-    for (std::int64_t group = 0; group < params_.group; ++group) {
-      sum_group(tile, group, first_row, rows, scratch);
-      store_group(tile, group, first_row, rows, *scratch);
+    const Task task = plan_.task(index);
+    if (task.tile.count == 0 || task.first_row == task.end_row) return;
+    TaskState state{task, index, scratch, round_up(task.tile.count, loops_.lanes)};
+    set_bases(&state);
+    if (groups_.depthwise) {
+      run_depthwise(&state);
+      return;
+    }
+    for (std::int64_t group = task.first_group; group < task.end_group; ++group) {
+      sum_group(group, &state);
+      const std::int64_t first = group * groups_.rows + task.first_row;
+      store(task, first, 1, task.end_row - task.first_row, scratch->sums, row_stride(task),
+            scratch);
     }
   }
 
-  // Tiles of an image differ by one run of pixels at most.
-  Tile tile_at(std::int64_t index) const {
-    const std::int64_t in_image = index % tiles_;
-    const std::int64_t short_runs = runs_ / tiles_;
-    const std::int64_t long_tiles = runs_ % tiles_;
-    const std::int64_t first_run = in_image * short_runs + std::min(in_image, long_tiles);
-    const std::int64_t tile_runs = short_runs + (in_image < long_tiles ? 1 : 0);
-    Tile tile;
-    tile.image = index / tiles_;
-    tile.first = first_run * kPixelRun;
-    tile.count = std::min(tile_runs * kPixelRun, pixels_ - tile.first);
-    tile.padded = round_up(tile.count, std::max(kernels_.columns, kLanes));
-    return tile;
+  std::int64_t row_stride(const Task& task) const {
+    return round_up(task.end_row - task.first_row, loops_.lanes);
   }
 
   // Where the filter's first tap lies for each pixel, before offsets.
-  void set_first_taps(const Tile& tile, Scratch* scratch) const {
-    // Pixels beyond the tile's end sample somewhere, on the map or off it; what they give is never
-    // stored.
-    for (std::int32_t* buffer : {scratch->first_tap_y, scratch->first_tap_x}) {
-      std::fill(buffer + tile.count, buffer + tile.padded, 0);
+  void set_bases(TaskState* state) const {
+    const Tile& tile = state->task.tile;
+    Scratch* scratch = state->scratch;
+    // Beyond the tile's end nothing is sampled.
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    for (std::int32_t* buffer : {scratch->y_base, scratch->x_base}) {
+      std::fill(buffer + tile.count, buffer + state->padded, 0);
     }
     for (float* buffer : {scratch->y_offset, scratch->x_offset, scratch->mask}) {
-      std::fill(buffer + tile.count, buffer + tile.padded, 0.0f);
+      std::fill(buffer + tile.count, buffer + state->padded, nan);
     }
-    std::int64_t row = tile.first / params_.out_w;
-    std::int64_t column = tile.first % params_.out_w;
+    std::int64_t row = tile.first / tile.width;
+    std::int64_t column = tile.first % tile.width;
     for (std::int64_t p = 0; p < tile.count; ++p) {
-      scratch->first_tap_y[p] = static_cast<std::int32_t>(row * params_.stride_h - params_.pad_top);
-      scratch->first_tap_x[p] =
-          static_cast<std::int32_t>(column * params_.stride_w - params_.pad_left);
-      if (++column == params_.out_w) {
+      scratch->y_base[p] = static_cast<std::int32_t>(row * params_.stride_h - params_.pad_top);
+      scratch->x_base[p] =
+          static_cast<std::int32_t>((tile.left + column) * params_.stride_w - params_.pad_left);
+      if (++column == tile.width) {
         column = 0;
         ++row;
       }
     }
   }
 
-  void sum_group(const Tile& tile, std::int64_t group, std::int64_t first_row, std::int64_t rows,
-                 Scratch* scratch) const {
-    const std::int64_t padded_group_rows = round_up(group_rows_, kernels_.rows);
-    const float* weights = packed_.group(group);
-    const std::int64_t plane = params_.in_h * params_.in_w;
-    const std::int32_t step = params_.in_w > 1 ? 1 : 0;
-    const auto sample = kernels_.sample[static_cast<int>(tensors_.dtype)];
+  // Calls visit(first pixel of the tile, place in a plane of the output, pixels) for the tile's
+  // runs of neighbouring pixels.
+  template <typename Visit>
+  void for_each_run(const Tile& tile, Visit&& visit) const {
+    const bool one_run = tile.width == params_.out_w;
+    for (std::int64_t p = 0; p < tile.count;) {
+      const std::int64_t row = (tile.first + p) / tile.width;
+      const std::int64_t column = (tile.first + p) % tile.width;
+      const std::int64_t count =
+          one_run ? tile.count : std::min(tile.width - column, tile.count - p);
+      visit(p, row * params_.out_w + tile.left + column, count);
+      p += count;
+    }
+  }
 
-    for_each_sum_block(params_, group, [&](const SumBlock& block) {
-      locate(tile, block, scratch);
-      const std::int64_t depth = block.channels * block.taps;
-      const std::int64_t panel_stride = depth * kernels_.columns;
-      for (std::int64_t c = 0; c < block.channels; ++c) {
-        const std::int64_t channel = tile.image * params_.in_channels + block.channel + c;
-        sample(element(tensors_.x, tensors_.dtype, channel * plane), step, scratch->positions,
-               block.taps, tile.padded, scratch->panel + c * block.taps * kernels_.columns,
-               panel_stride);
-      }
+  void sum_group(std::int64_t group, TaskState* state) const {
+    const Task& task = state->task;
+    Scratch* scratch = state->scratch;
+    const std::int64_t padded_rows = round_up(groups_.rows, loops_.lanes);
+    const std::int64_t stride = row_stride(task);
+    const float* weights = packed_.group(group);
+    load_bias(group * groups_.rows + task.first_row, task.end_row - task.first_row, scratch->bias);
+    for_each_sum_block(groups_, group, [&](const SumBlock& block) {
+      prepare(block, state);
       const float* block_weights =
-          weights + block.first_term * padded_group_rows + first_row * depth;
-      // The panel's strip of pixels stays in the first-level cache while the weights stream past
-      // it.
-      const std::int64_t strips = tile.padded / kernels_.columns;
-      float* sums = scratch->sums;
-      for (std::int64_t strip = 0; strip < strips; ++strip) {
-        for (std::int64_t row = 0; row < rows; row += kernels_.rows) {
-          kernels_.multiply(depth, block_weights + row * depth,
-                            scratch->panel + strip * panel_stride, block.first_term > 0, sums);
-          sums += kernels_.rows * kernels_.columns;
+          weights + block.first_term * padded_rows + task.first_row * block.depth;
+      look_ahead(block, group, state);
+      const std::int64_t strips = ceil_div(task.tile.count, loops_.strip);
+      for_each_strip(task.tile.count, [&](std::int64_t first, std::int64_t count) {
+        state->ask_ahead(strips);
+        sample(block, first, count, *state);
+        loops_.multiply(count, block.depth, scratch->panel, block_weights, stride,
+                        block.first_term == 0 ? scratch->bias : nullptr,
+                        scratch->sums + first * stride, stride);
+      });
+    });
+  }
+
+  void run_depthwise(TaskState* state) const {
+    const Task& task = state->task;
+    Scratch* scratch = state->scratch;
+    const std::int64_t weight_stride = depthwise_weight_stride(groups_, loops_.lanes);
+    for_each_sum_block(groups_, 0, [&](const SumBlock& block) {
+      // Blocks are dealt out whole.
+      if (block.channel < task.first_group || block.channel >= task.end_group) return;
+      prepare(block, state);
+      const std::int64_t width = depthwise_row_width(block, loops_.lanes);
+      const std::int64_t stride = groups_.rows * width;
+      for (std::int64_t row = 0; row < groups_.rows; ++row) {
+        for (std::int64_t c = 0; c < block.channels; ++c) {
+          load_bias((block.channel + c) * groups_.rows + row, 1, scratch->bias + row * width + c);
         }
+      }
+      for_each_strip(task.tile.count, [&](std::int64_t first, std::int64_t count) {
+        sample(block, first, count, *state);
+        for (std::int64_t row = 0; row < groups_.rows; ++row) {
+          for (std::int64_t s = 0; s < block.segment_count; ++s) {
+            const Segment& segment = block.segments[s];
+            loops_.multiply_depthwise(
+                count, block.taps, segment.channels, scratch->panel + segment.column,
+                packed_.group(0) + row * groups_.taps * weight_stride + block.channel +
+                    segment.channel,
+                weight_stride, scratch->bias + row * width + segment.channel,
+                scratch->sums + first * stride + row * width + segment.channel, stride);
+          }
+        }
+      });
+      for (std::int64_t row = 0; row < groups_.rows; ++row) {
+        store(task, block.channel * groups_.rows + row, groups_.rows, block.channels,
+              scratch->sums + row * width, stride, scratch);
       }
     });
   }
 
-  void locate(const Tile& tile, const SumBlock& block, Scratch* scratch) const {
-    if (scratch->located_offset_group == block.offset_group && scratch->located_tap == block.tap) {
-      return;
-    }
-    scratch->located_offset_group = block.offset_group;
-    scratch->located_tap = block.tap;
-    const auto load_offset = kernels_.load[static_cast<int>(tensors_.offset_dtype)];
-    const auto load_mask = kernels_.load[static_cast<int>(tensors_.mask_dtype)];
-    for (std::int64_t t = 0; t < block.taps; ++t) {
-      const std::int64_t tap = block.tap + t;
-      // Of all taps of all offset groups of all images, this one's place.
-      const std::int64_t place =
-          (tile.image * params_.offset_group + block.offset_group) * taps_ + tap;
-      const std::int64_t first = 2 * place * pixels_ + tile.first;
-      load_offset(element(tensors_.offset, tensors_.offset_dtype, first), tile.count,
-                  scratch->y_offset);
-      load_offset(element(tensors_.offset, tensors_.offset_dtype, first + pixels_), tile.count,
-                  scratch->x_offset);
-      const float* mask = nullptr;
-      if (tensors_.mask != nullptr) {
-        load_mask(element(tensors_.mask, tensors_.mask_dtype, place * pixels_ + tile.first),
-                  tile.count, scratch->mask);
-        mask = scratch->mask;
-      }
-      const auto tap_y = static_cast<std::int32_t>(tap / params_.kernel_w * params_.dilation_h);
-      const auto tap_x = static_cast<std::int32_t>(tap % params_.kernel_w * params_.dilation_w);
-      for (std::int64_t p = 0; p < tile.padded; ++p) {
-        scratch->tap_y[p] = scratch->first_tap_y[p] + tap_y;
-        scratch->tap_x[p] = scratch->first_tap_x[p] + tap_x;
-      }
-      kernels_.locate(
-          {static_cast<std::int32_t>(params_.in_h), static_cast<std::int32_t>(params_.in_w)},
-          scratch->tap_y, scratch->tap_x, scratch->y_offset, scratch->x_offset, mask, tile.padded,
-          &scratch->positions[t]);
+  template <typename Visit>
+  void for_each_strip(std::int64_t count, Visit&& visit) const {
+    // Of nearly the same size: short ones use the registers badly.
+    const std::int64_t strips = ceil_div(count, loops_.strip);
+    for (std::int64_t strip = 0; strip < strips; ++strip) {
+      const std::int64_t first = strip * count / strips;
+      visit(first, (strip + 1) * count / strips - first);
     }
   }
 
-  void store_group(const Tile& tile, std::int64_t group, std::int64_t first_row, std::int64_t rows,
-                   Scratch& scratch) const {
-    const auto load = kernels_.load[static_cast<int>(tensors_.dtype)];
-    const auto store = kernels_.store[static_cast<int>(tensors_.dtype)];
-    const std::int64_t padded_rows = round_up(rows, kernels_.rows);
-    for (std::int64_t row = 0; row < rows; ++row) {
-      const std::int64_t channel = group * group_rows_ + first_row + row;
-      float bias = 0.0f;
-      if (tensors_.bias != nullptr) {
-        load(element(tensors_.bias, tensors_.dtype, channel), 1, &bias);
-      }
-      const std::int64_t first =
-          (tile.image * params_.out_channels + channel) * pixels_ + tile.first;
-      for (std::int64_t p = 0; p < tile.count; p += kernels_.columns) {
-        const float* sums = scratch.sums + p * padded_rows + row * kernels_.columns;
-        store(sums, bias, std::min(kernels_.columns, tile.count - p),
-              const_cast<char*>(element(tensors_.y, tensors_.dtype, first + p)));
+  void load_bias(std::int64_t first, std::int64_t count, float* bias) const {
+    if (tensors_.bias == nullptr) {
+      std::fill(bias, bias + count, 0.0f);
+    } else {
+      kernels_.load[static_cast<int>(tensors_.dtype)](element(tensors_.bias, tensors_.dtype, first),
+                                                      count, bias);
+    }
+  }
+
+  // Positions, and the part of the map that they read.
+  void prepare(const SumBlock& block, TaskState* state) const {
+    const bool located = state->located_segment == block.segments[0].offset_group &&
+                         state->located_segments == block.segment_count &&
+                         state->located_tap == block.tap;
+    if (!located) {
+      locate(block, state);
+      state->located_segment = block.segments[0].offset_group;
+      state->located_segments = block.segment_count;
+      state->located_tap = block.tap;
+    }
+    if (state->staged) stage(block, *state);
+  }
+
+  void locate(const SumBlock& block, TaskState* state) const {
+    const Tile& tile = state->task.tile;
+    Scratch* scratch = state->scratch;
+    const SamplePositions positions{scratch->at, scratch->weight};
+    constexpr std::int32_t kNone = std::numeric_limits<std::int32_t>::max();
+    MapRegion region{kNone, kNone, -kNone, -kNone};
+    for (std::int64_t s = 0; s < block.segment_count; ++s) {
+      for (std::int64_t t = 0; t < block.taps; ++t) {
+        const std::int64_t tap = block.tap + t;
+        // Of all taps of all offset groups of all images, this one's place.
+        const std::int64_t place =
+            (tile.image * params_.offset_group + block.segments[s].offset_group) * groups_.taps +
+            tap;
+        for_each_run(tile, [&](std::int64_t p, std::int64_t pixel, std::int64_t count) {
+          load_positions(tensors_.offset, tensors_.offset_dtype, 2 * place * pixels_ + pixel, count,
+                         scratch->y_offset + p);
+          load_positions(tensors_.offset, tensors_.offset_dtype, (2 * place + 1) * pixels_ + pixel,
+                         count, scratch->x_offset + p);
+          if (tensors_.mask != nullptr) {
+            load_positions(tensors_.mask, tensors_.mask_dtype, place * pixels_ + pixel, count,
+                           scratch->mask + p);
+          }
+        });
+        loops_.locate(static_cast<std::int32_t>(params_.in_h),
+                      static_cast<std::int32_t>(params_.in_w),
+                      static_cast<std::int32_t>(tap / params_.kernel_w * params_.dilation_h),
+                      static_cast<std::int32_t>(tap % params_.kernel_w * params_.dilation_w),
+                      scratch->y_base, scratch->x_base, scratch->y_offset, scratch->x_offset,
+                      tensors_.mask != nullptr ? scratch->mask : nullptr, state->padded,
+                      (s * block.taps + t) * state->padded, positions, &region);
       }
     }
+    if (region.bottom <= region.top) region = {0, 0, 0, 0};
+    state->region = region;
+    const std::int64_t width = region.right - region.left;
+    // In front lie zeros, as far as the four corners of a sample outside the map reach.
+    state->origin = (width + 2) * step_;
+    state->staged_size = state->origin + (region.bottom - region.top) * width * step_;
+    state->staged = block.segment_count * state->staged_size + kMaxChannels <= kStagedFloats;
+    if (!state->staged) return;
+    loops_.place(region, static_cast<std::int32_t>(step_), static_cast<std::int32_t>(state->origin),
+                 block.segment_count * block.taps * state->padded, scratch->at);
+    for (std::int64_t s = 0; s < block.segment_count; ++s) {
+      set_zeros(*state, scratch->staged + s * state->staged_size);
+    }
+  }
+
+  // The pixels of a staged map that lie beside the map, which no staging overwrites.
+  void set_zeros(const TaskState& state, float* staged) const {
+    const MapRegion& region = state.region;
+    std::fill_n(staged, state.origin, 0.0f);
+    const std::int64_t width = region.right - region.left;
+    float* row = staged + state.origin;
+    for (std::int32_t r = region.top; r < region.bottom; ++r, row += width * step_) {
+      if (r < 0 || r >= params_.in_h) {
+        std::fill_n(row, width * step_, 0.0f);
+        continue;
+      }
+      if (region.left < 0) std::fill_n(row, step_, 0.0f);
+      if (region.right > params_.in_w) std::fill_n(row + (width - 1) * step_, step_, 0.0f);
+    }
+  }
+
+  // Finds out what is read after this block, and what is written. Guesses do: the next block reads
+  // the same part of the map, the next tile one as far from it as the tiles are from each other.
+  void look_ahead(const SumBlock& block, std::int64_t group, TaskState* state) const {
+    state->map.clear();
+    state->offsets.clear();
+    state->masks.clear();
+    state->output.clear();
+    if (block.taps < groups_.taps) return;
+    const Task& task = state->task;
+    const std::int64_t channel = block.channel + block.channels;
+    const std::int64_t end = (group + 1) * groups_.channels;
+    if (channel < end) {
+      look_ahead_in_map(task.tile.image, channel, std::min(block.channels, end - channel),
+                        on_the_map(state->region), state);
+      if (channel / groups_.offset_group_channels != block.segments[0].offset_group) {
+        look_ahead_in_positions(task.tile, channel, block.segment_count, state);
+      }
+      return;
+    }
+    const std::int64_t first_row = group * groups_.rows + task.first_row;
+    look_ahead_in_tile(tensors_.y, tensors_.dtype, task.tile,
+                       task.tile.image * params_.out_channels + first_row,
+                       task.end_row - task.first_row, &state->output);
+    if (group + 1 < task.end_group) {
+      look_ahead_in_map(task.tile.image, channel, block.channels, on_the_map(state->region), state);
+      return;
+    }
+    if (state->index + 1 == plan_.count()) return;
+    const Task next = plan_.task(state->index + 1);
+    const std::int64_t first_channel = next.first_group * groups_.channels;
+    MapRegion region = on_the_map(state->region);
+    const auto top_of = [](const Tile& tile) { return tile.first / tile.width; };
+    const auto down = (top_of(next.tile) - top_of(task.tile)) * params_.stride_h;
+    const auto right = (next.tile.left - task.tile.left) * params_.stride_w;
+    const auto move = [](std::int32_t* low, std::int32_t* high, std::int64_t by,
+                         std::int64_t size) {
+      *low = static_cast<std::int32_t>(std::clamp(*low + by, std::int64_t{0}, size));
+      *high = static_cast<std::int32_t>(std::clamp(*high + by, std::int64_t{0}, size));
+    };
+    move(&region.top, &region.bottom, down, params_.in_h);
+    move(&region.left, &region.right, right, params_.in_w);
+    look_ahead_in_map(next.tile.image, first_channel, std::min(block.channels, groups_.channels),
+                      region, state);
+    look_ahead_in_positions(next.tile, first_channel, block.segment_count, state);
+  }
+
+  void look_ahead_in_map(std::int64_t image, std::int64_t channel, std::int64_t channels,
+                         const MapRegion& region, TaskState* state) const {
+    if (!state->staged || region.bottom <= region.top) return;
+    const std::int64_t first =
+        (image * params_.in_channels + channel) * plane_ + region.top * params_.in_w + region.left;
+    const auto size = static_cast<std::int64_t>(size_of(tensors_.dtype));
+    state->map.set(element(tensors_.x, tensors_.dtype, first), plane_ * size,
+                   std::min(channels, params_.in_channels - channel), params_.in_w * size,
+                   region.bottom - region.top, (region.right - region.left) * size);
+  }
+
+  void look_ahead_in_positions(const Tile& tile, std::int64_t channel, std::int64_t segments,
+                               TaskState* state) const {
+    const std::int64_t offset_group = channel / groups_.offset_group_channels;
+    const std::int64_t places =
+        std::min(segments, params_.offset_group - offset_group) * groups_.taps;
+    const std::int64_t place = (tile.image * params_.offset_group + offset_group) * groups_.taps;
+    look_ahead_in_tile(tensors_.offset, tensors_.offset_dtype, tile, 2 * place, 2 * places,
+                       &state->offsets);
+    if (tensors_.mask != nullptr) {
+      look_ahead_in_tile(tensors_.mask, tensors_.mask_dtype, tile, place, places, &state->masks);
+    }
+  }
+
+  // A tile's pixels in `planes` planes of the output's size.
+  void look_ahead_in_tile(const void* base, DType dtype, const Tile& tile, std::int64_t plane,
+                          std::int64_t planes, Lookahead* ahead) const {
+    if (tile.count == 0) return;
+    const auto size = static_cast<std::int64_t>(size_of(dtype));
+    const std::int64_t top = tile.first / tile.width;
+    const std::int64_t bottom = (tile.first + tile.count - 1) / tile.width + 1;
+    ahead->set(element(base, dtype, plane * pixels_ + top * params_.out_w + tile.left),
+               pixels_ * size, planes, params_.out_w * size, bottom - top, tile.width * size);
+  }
+
+  void load_positions(const void* base, DType dtype, std::int64_t index, std::int64_t count,
+                      float* values) const {
+    kernels_.load[static_cast<int>(dtype)](element(base, dtype, index), count, values);
+  }
+
+  void stage(const SumBlock& block, const TaskState& state) const {
+    const MapRegion& region = state.region;
+    const MapRegion on_map = on_the_map(region);
+    const std::int64_t width = on_map.right - on_map.left;
+    const std::int64_t pitch = region.right - region.left;
+    const std::int64_t image_channel = state.task.tile.image * params_.in_channels + block.channel;
+    for (std::int64_t s = 0; s < block.segment_count; ++s) {
+      const Segment& segment = block.segments[s];
+      const std::int64_t first = (image_channel + segment.channel) * plane_;
+      float* staged = state.scratch->staged + s * state.staged_size + state.origin;
+      for (std::int64_t row = on_map.top; row < on_map.bottom; ++row) {
+        const std::int64_t pixel = (row - region.top) * pitch + on_map.left - region.left;
+        stage_pixels(first + row * params_.in_w + on_map.left, segment.channels, width,
+                     staged + pixel * step_, state.scratch->transposed);
+      }
+    }
+  }
+
+  MapRegion on_the_map(const MapRegion& region) const {
+    return {std::max(region.top, 0), std::max(region.left, 0),
+            std::min(region.bottom, static_cast<std::int32_t>(params_.in_h)),
+            std::min(region.right, static_cast<std::int32_t>(params_.in_w))};
+  }
+
+  void stage_pixels(std::int64_t first, std::int64_t channels, std::int64_t count, float* staged,
+                    float* converted) const {
+    if (tensors_.dtype == DType::kFloat32) {
+      loops_.gather(static_cast<const float*>(tensors_.x) + first, plane_, channels, count, staged,
+                    step_);
+      return;
+    }
+    constexpr std::int64_t kRun = kTransposedFloats / kMaxChannels;
+    for (std::int64_t p = 0; p < count; p += kRun) {
+      const std::int64_t run = std::min(kRun, count - p);
+      for (std::int64_t c = 0; c < channels; ++c) {
+        kernels_.load[static_cast<int>(tensors_.dtype)](
+            element(tensors_.x, tensors_.dtype, first + c * plane_ + p), run, converted + c * kRun);
+      }
+      loops_.gather(converted, kRun, channels, run, staged + p * step_, step_);
+    }
+  }
+
+  // The samples of a strip, as the panel's first `count` pixels.
+  void sample(const SumBlock& block, std::int64_t first, std::int64_t count,
+              const TaskState& state) const {
+    Scratch* scratch = state.scratch;
+    for (std::int64_t s = 0; s < block.segment_count; ++s) {
+      const Segment& segment = block.segments[s];
+      const std::int64_t sample = s * block.taps * state.padded;
+      const SamplePositions positions{scratch->at + 2 * sample, scratch->weight + 4 * sample};
+      float* panel = scratch->panel + segment.column;
+      if (state.staged) {
+        const StagedMap map{scratch->staged + s * state.staged_size, step_,
+                            (state.region.right - state.region.left) * step_};
+        loops_.sample(map, segment.channels, positions, block.taps, state.padded, first, count,
+                      panel);
+      } else {
+        const std::int64_t channel =
+            state.task.tile.image * params_.in_channels + block.channel + segment.channel;
+        const Planes planes{element(tensors_.x, tensors_.dtype, channel * plane_), plane_,
+                            static_cast<std::int32_t>(params_.in_h),
+                            static_cast<std::int32_t>(params_.in_w)};
+        loops_.sample_planes[static_cast<int>(tensors_.dtype)](
+            planes, segment.channels, positions, block.taps, state.padded, first, count, panel);
+      }
+    }
+  }
+
+  // Writes columns of sums[pixel][sums_stride] to the output channels first, first + step, ...
+  void store(const Task& task, std::int64_t first, std::int64_t step, std::int64_t channels,
+             const float* sums, std::int64_t sums_stride, Scratch* scratch) const {
+    const std::int64_t y = (task.tile.image * params_.out_channels + first) * pixels_;
+    for_each_run(task.tile, [&](std::int64_t p, std::int64_t pixel, std::int64_t count) {
+      const float* source = sums + p * sums_stride;
+      if (tensors_.dtype == DType::kFloat32) {
+        loops_.scatter(source, sums_stride, count, channels,
+                       static_cast<float*>(tensors_.y) + y + pixel, step * pixels_);
+        return;
+      }
+      constexpr std::int64_t kRows = kTransposedFloats / kMaxTilePixels;
+      for (std::int64_t c = 0; c < channels; c += kRows) {
+        const std::int64_t rows = std::min(kRows, channels - c);
+        loops_.scatter(source + c, sums_stride, count, rows, scratch->transposed, kMaxTilePixels);
+        for (std::int64_t row = 0; row < rows; ++row) {
+          kernels_.store[static_cast<int>(tensors_.dtype)](
+              scratch->transposed + row * kMaxTilePixels, 0.0f, count,
+              const_cast<char*>(
+                  element(tensors_.y, tensors_.dtype, y + (c + row) * step * pixels_ + pixel)));
+        }
+      }
+    });
   }
 
   const DeformConv2dParams& params_;
   const DeformConv2dTensors& tensors_;
   const PackedDeformConv2dWeights& packed_;
   const Kernels& kernels_;
-  const std::int64_t taps_;
-  const std::int64_t pixels_;      // of an output channel
-  const std::int64_t group_rows_;  // output channels of a group
-  const std::int64_t runs_;
-  const std::int64_t tiles_;
-  const std::int64_t output_blocks_;
-  const std::int64_t output_block_rows_;
+  const DeformConv2dKernels& loops_;
+  const Groups groups_;
+  const Plan plan_;
+  const std::int64_t pixels_;  // of an output channel
+  const std::int64_t plane_;   // pixels of a channel of X
+  const std::int64_t step_;    // floats of a pixel of a segment's staged map
   std::atomic<bool> out_of_memory_{false};
 };
 
 }  // namespace
 
-Status PackedDeformConv2dWeights::pack(const DeformConv2dParams& params, const void* weight,
-                                       DType dtype, const Kernels& kernels,
-                                       PackedDeformConv2dWeights* packed) {
-  const std::int64_t taps = params.kernel_h * params.kernel_w;
-  const std::int64_t group_channels = params.in_channels / params.group;
-  const std::int64_t group_rows = params.out_channels / params.group;
-  const std::int64_t terms = group_channels * taps;
-  const std::int64_t padded_rows = round_up(group_rows, kernels.rows);
-  std::int64_t count;
-  std::int64_t bytes;
-  if (__builtin_mul_overflow(terms, padded_rows, &packed->group_size_) ||
-      __builtin_mul_overflow(packed->group_size_, params.group, &count) ||
-      __builtin_mul_overflow(count, static_cast<std::int64_t>(sizeof(float)), &bytes)) {
-    return make_status(StatusCode::kTooLarge,
-                       "packed weights: expected a size that fits in 64 bits, got more");
-  }
-  if (!packed->buffer_.allocate(count)) {
-    return make_status(StatusCode::kOutOfMemory,
-                       "packed weights: expected %lld bytes of memory, got none",
-                       static_cast<long long>(bytes));
-  }
-  packed->kernels_ = &kernels;
-
-  const auto load = kernels.load[static_cast<int>(dtype)];
-  float* target = packed->buffer_.data();
-  for (std::int64_t group = 0; group < params.group; ++group) {
-    for_each_sum_block(params, group, [&](const SumBlock& block) {
-      const std::int64_t first_channel = block.channel - group * group_channels;
-      for (std::int64_t first_row = 0; first_row < padded_rows; first_row += kernels.rows) {
-        for (std::int64_t r = 0; r < kernels.rows; ++r) {
-          const std::int64_t row = group * group_rows + first_row + r;
-          for (std::int64_t c = 0; c < block.channels; ++c) {
-            float values[kMaxTaps] = {};
-            if (first_row + r < group_rows) {
-              const std::int64_t first =
-                  (row * group_channels + first_channel + c) * taps + block.tap;
-              load(element(weight, dtype, first), block.taps, values);
-            }
-            for (std::int64_t t = 0; t < block.taps; ++t) {
-              target[(c * block.taps + t) * kernels.rows + r] = values[t];
-            }
-          }
-        }
-        target += block.channels * block.taps * kernels.rows;
-      }
-    });
-  }
-  return {};
-}
-
 std::size_t scratch_bytes_per_thread() { return sizeof(Scratch); }
 
 Status deform_conv2d(const DeformConv2dParams& params, const DeformConv2dTensors& tensors,
                      const PackedDeformConv2dWeights& packed, const ParallelFor& parallel_for) {
-  DeformConv2dTask task(params, tensors, packed);
-  parallel_for(task.count(), &DeformConv2dTask::run, &task);
-  if (task.out_of_memory()) {
-    return make_status(StatusCode::kOutOfMemory,
-                       "scratch memory: expected %zu bytes for each thread, got none",
-                       sizeof(Scratch));
-  }
-  return {};
+  if (params.batch == 0) return {};
+  DeformConv2dCall call(params, tensors, packed);
+  parallel_for(call.count(), &DeformConv2dCall::run, &call);
+  return call.out_of_memory() ? out_of_scratch() : Status{};
 }
 
 }  // namespace cpu

@@ -1,24 +1,29 @@
-// Deformable convolution on the CPU: blocked, without a column buffer.
+// Deformable convolution on the CPU: sampling and product in one pass, without a column buffer.
 //
 //   Y[n,m,ho,wo] = B[m] + Σ_{c∈γ(m)} Σ_{i,j} W[m,c,i,j] · mask[n,o,i,j,ho,wo] · S(X[n,c], y, x)
-//   y = ho·stride_h − pad_top + i·dilation_h + Δy      x = wo·stride_w − pad_left + j·dilation_w +
-//   Δx
+//
+//   y = ho·stride_h − pad_top  + i·dilation_h + Δy
+//   x = wo·stride_w − pad_left + j·dilation_w + Δx
 //
 // (Dai et al., "Deformable Convolutional Networks", 2017; the mask: Zhu et al., "Deformable
 // ConvNets v2", 2019.)
 //
-// A task computes a tile of at most kTilePixels output pixels of one image, for all their output
-// channels:
+// A task computes at most 256 neighbouring output pixels of one image (see Plan), for one block of
+// the sum, about 32 channels times all taps, after the other:
 //
-//   1. the sampling positions of the tile, once for each tap and offset group (Kernels::locate);
-//   2. for one block of the sum at a time (whole channels, about kBlockDepth terms), the samples,
-//   written to a panel
-//      [terms][pixels] (Kernels::sample);
-//   3. the panel times the packed weights, added to the tile's float32 sums (Kernels::multiply);
-//   4. the bias, and the conversion to the storage type (Kernels::store).
+//   1. Where the tile's pixels sample, for each tap, and with which weights: once for all channels
+//      of an offset group. That also tells which rectangle of the map the tile reads.
+//   2. That rectangle, converted to float32, goes to scratch memory with its channels side by side.
+//      One pixel of zeros beside it stands for all corners off the map.
+//   3. For as many pixels as the registers hold (a strip): the samples, vectors over channels, to a
+//      panel in the first-level cache; the panel times the packed weights, vectors over output
+//      channels, added to the tile's sums.
 //
-// The order in which a sum's terms are added depends on the filter's shape alone, so that the
-// result does not depend on the number of threads, bit for bit.
+// After the last block the sums, transposed, are the output. Where the rectangle is larger than the
+// scratch memory, because the offsets are, samples are taken from the map as it is.
+//
+// Every sum adds its terms in an order that depends on the filter's shape alone, so that neither
+// the number of threads nor the way the output is cut changes a bit of the result.
 
 #ifndef DCN_DEPLOY_CORE_CPU_DEFORM_CONV2D_H_
 #define DCN_DEPLOY_CORE_CPU_DEFORM_CONV2D_H_
@@ -38,18 +43,19 @@ namespace cpu {
 
 // Weights as float32, in the order in which the kernel reads them.
 //
-//   [group][block of the sum][block of kernels.rows output channels][term][kernels.rows]
+//   [group][block of the sum][block of output channels][term][output channel]
 //
-// A block of the sum is a run of channels of one offset group times a run of taps (see
-// for_each_sum_block in deform_conv2d.cc), its terms ordered [channel][tap]. Rows beyond the last
-// output channel of a group are zero.
+// Terms are ordered as in SumBlock; a block of output channels is kBlockVectors vectors or, at the
+// end, one. Rows beyond the last output channel of a group are zero. Depthwise convolutions:
+// [block of the sum][output channel of a group][tap][channel].
 class PackedDeformConv2dWeights {
  public:
   // Packs W [out_channels, in_channels / group, kernel_h, kernel_w]. Of `params`, only the
   // channels, the kernel, group and offset_group are read, so that weights can be packed before X
   // is known.
   static Status pack(const DeformConv2dParams& params, const void* weight, DType dtype,
-                     const Kernels& kernels, PackedDeformConv2dWeights* packed);
+                     const Kernels& kernels, const ParallelFor& parallel_for,
+                     PackedDeformConv2dWeights* packed);
 
   const Kernels& kernels() const { return *kernels_; }
   // The weights of one group.
