@@ -372,6 +372,46 @@ TEST_P(DeformConv2dKernelSet, MultipliesDepthwise) {
   }
 }
 
+TEST_P(DeformConv2dKernelSet, SamplesAndMultipliesDepthwiseInOne) {
+  SCOPED_TRACE(seed_trace());
+  const int64_t lanes = loops_.lanes;
+  for (int round = 0; round < 60; ++round) {
+    const int64_t channels = pick(1, 64);
+    const int64_t padded = (channels + lanes - 1) / lanes * lanes;
+    const int64_t pixels = lanes * pick(1, 2);
+    const int64_t taps = pick(1, static_cast<int32_t>(std::min<int64_t>(kMaxDepth / channels, 9)));
+    Located p = located(9, 11, taps * pixels, true);
+    if (p.region.bottom <= p.region.top) continue;
+    const int64_t pitch = p.region.right - p.region.left;
+    const int64_t origin = (pitch + 2) * channels;
+    Floats staged(origin + (p.region.bottom - p.region.top) * pitch * channels + kMaxLanes);
+    for (float& value : staged) value = normal(1);
+    const StagedMap map{staged.begin(), channels, pitch * channels};
+    loops_.place(p.region, static_cast<int32_t>(channels), static_cast<int32_t>(origin),
+                 taps * pixels, p.at.data());
+    const int64_t first = pick(0, static_cast<int32_t>(pixels - 1));
+    const int64_t count =
+        std::min<int64_t>(pick(1, static_cast<int32_t>(pixels - first)), kMaxStrip);
+    const int64_t weight_stride = padded + pick(0, 9);
+    Floats panel(count * kPanelStride), weight(taps * weight_stride), bias(padded);
+    Floats expected(count * padded), sums(count * padded);
+    for (Floats* values : {&weight, &bias}) {
+      for (float& value : *values) value = normal(1);
+    }
+    loops_.sample(map, channels, p.positions(), taps, pixels, first, count, panel.begin());
+    loops_.multiply_depthwise(count, taps, channels, panel.begin(), weight.begin(), weight_stride,
+                              bias.begin(), expected.begin(), padded);
+    loops_.sample_depthwise(map, channels, p.positions(), taps, pixels, first, count,
+                            weight.begin(), weight_stride, bias.begin(), sums.begin(), padded);
+    for (int64_t i = 0; i < count; ++i) {
+      ASSERT_EQ(
+          std::memcmp(&sums[i * padded], &expected[i * padded], as_size(channels) * sizeof(float)),
+          0)
+          << channels << " channels, " << taps << " taps, pixel " << i;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(DeformConv2dKernels, DeformConv2dKernelSet,
                          ::testing::ValuesIn(available_kernels()),
                          [](const ::testing::TestParamInfo<const Kernels*>& tested) {

@@ -466,6 +466,37 @@ TEST(DeformConv2d, NothingIsLeftFromTheTileBefore) {
   }
 }
 
+// Offsets that reach further than the part of a map that fits in the scratch memory.
+TEST(DeformConv2d, OffsetsAcrossALargeMap) {
+  SCOPED_TRACE(seed_trace());
+  std::mt19937_64 random(testing::seed());
+  const Case cases[] = {
+      {"Plain", 1, 40, 70, 90, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+      {"OffsetGroups", 1, 36, 80, 80, 9, 3, 2, 2, 1, 1, 1, 1, 1, 1, 2, 3, 6},
+      {"Depthwise", 2, 40, 70, 70, 40, 3, 3, 1, 2, 1, 1, 1, 1, 1, 1, 40, 1},
+      {"Dilated", 1, 32, 99, 99, 8, 3, 3, 3, 3, 24, 24, 24, 24, 24, 24, 1, 1},
+  };
+  for (const Case& c : cases) {
+    const DeformConv2dParams params = params_of(c);
+    Values values = random_values(params, true, true, &random);
+    const double deviation = 25;
+    values.offset =
+        testing::normal_values(&random, static_cast<std::int64_t>(values.offset.size()), deviation);
+    for (const DType dtype : kDTypes) {
+      const Storage storage{dtype, DType::kFloat32, DType::kFloat32};
+      const Problem problem(params, values, storage);
+      const std::vector<double> expected = problem.reference();
+      for (const cpu::Kernels* kernels : available_kernels()) {
+        SCOPED_TRACE(std::string(c.name) + ", " + trace(*kernels, storage, true, true));
+        const std::vector<double> actual = problem.run(*kernels);
+        EXPECT_TRUE(close(actual, expected, dtype));
+        testing::ThreadPerCall pool(3);
+        EXPECT_EQ(first_difference(problem.run(*kernels, pool.parallel_for()), actual), "");
+      }
+    }
+  }
+}
+
 TEST(DeformConv2d, WeightsTooLargeToPackAreRefused) {
   DeformConv2dParams params = params_of(deform_conv2d_case("Plain"));
   params.in_channels = params.out_channels = std::int64_t{1} << 32;

@@ -184,20 +184,35 @@ class DeformConv2dCall {
           load_bias((block.channel + c) * groups_.rows + row, 1, scratch->bias + row * width + c);
         }
       }
-      for_each_strip(task.tile.count, [&](std::int64_t first, std::int64_t count) {
-        sample(block, first, count, *state);
+      const auto for_each_product = [&](std::int64_t first, auto&& multiply) {
         for (std::int64_t row = 0; row < groups_.rows; ++row) {
           for (std::int64_t s = 0; s < block.segment_count; ++s) {
-            const Segment& segment = block.segments[s];
-            loops_.multiply_depthwise(
-                count, block.taps, segment.channels, scratch->panel + segment.column,
-                packed_.group(0) + row * groups_.taps * weight_stride + block.channel +
-                    segment.channel,
-                weight_stride, scratch->bias + row * width + segment.channel,
-                scratch->sums + first * stride + row * width + segment.channel, stride);
+            const std::int64_t channel = block.segments[s].channel;
+            multiply(
+                s, packed_.group(0) + row * groups_.taps * weight_stride + block.channel + channel,
+                scratch->bias + row * width + channel,
+                scratch->sums + first * stride + row * width + channel);
           }
         }
-      });
+      };
+      if (state->staged && groups_.rows == 1) {
+        for_each_product(
+            0, [&](std::int64_t s, const float* weight, const float* bias, float* sums) {
+              loops_.sample_depthwise(staged_map(s, *state), block.segments[s].channels,
+                                      positions_of(block, s, *state), block.taps, state->padded, 0,
+                                      task.tile.count, weight, weight_stride, bias, sums, stride);
+            });
+      } else {
+        for_each_strip(task.tile.count, [&](std::int64_t first, std::int64_t count) {
+          sample(block, first, count, *state);
+          for_each_product(
+              first, [&](std::int64_t s, const float* weight, const float* bias, float* sums) {
+                loops_.multiply_depthwise(count, block.taps, block.segments[s].channels,
+                                          scratch->panel + block.segments[s].column, weight,
+                                          weight_stride, bias, sums, stride);
+              });
+        });
+      }
       for (std::int64_t row = 0; row < groups_.rows; ++row) {
         store(task, block.channel * groups_.rows + row, groups_.rows, block.channels,
               scratch->sums + row * width, stride, scratch);
@@ -429,29 +444,36 @@ class DeformConv2dCall {
     }
   }
 
+  SamplePositions positions_of(const SumBlock& block, std::int64_t segment,
+                               const TaskState& state) const {
+    const std::int64_t sample = segment * block.taps * state.padded;
+    return {state.scratch->at + 2 * sample, state.scratch->weight + 4 * sample};
+  }
+
+  StagedMap staged_map(std::int64_t segment, const TaskState& state) const {
+    return {state.scratch->staged + segment * state.staged_size, step_,
+            (state.region.right - state.region.left) * step_};
+  }
+
   // The samples of a strip, as the panel's first `count` pixels.
   void sample(const SumBlock& block, std::int64_t first, std::int64_t count,
               const TaskState& state) const {
-    Scratch* scratch = state.scratch;
     for (std::int64_t s = 0; s < block.segment_count; ++s) {
       const Segment& segment = block.segments[s];
-      const std::int64_t sample = s * block.taps * state.padded;
-      const SamplePositions positions{scratch->at + 2 * sample, scratch->weight + 4 * sample};
-      float* panel = scratch->panel + segment.column;
+      const SamplePositions positions = positions_of(block, s, state);
+      float* panel = state.scratch->panel + segment.column;
       if (state.staged) {
-        const StagedMap map{scratch->staged + s * state.staged_size, step_,
-                            (state.region.right - state.region.left) * step_};
-        loops_.sample(map, segment.channels, positions, block.taps, state.padded, first, count,
-                      panel);
-      } else {
-        const std::int64_t channel =
-            state.task.tile.image * params_.in_channels + block.channel + segment.channel;
-        const Planes planes{element(tensors_.x, tensors_.dtype, channel * plane_), plane_,
-                            static_cast<std::int32_t>(params_.in_h),
-                            static_cast<std::int32_t>(params_.in_w)};
-        loops_.sample_planes[static_cast<int>(tensors_.dtype)](
-            planes, segment.channels, positions, block.taps, state.padded, first, count, panel);
+        loops_.sample(staged_map(s, state), segment.channels, positions, block.taps, state.padded,
+                      first, count, panel);
+        continue;
       }
+      const std::int64_t channel =
+          state.task.tile.image * params_.in_channels + block.channel + segment.channel;
+      const Planes planes{element(tensors_.x, tensors_.dtype, channel * plane_), plane_,
+                          static_cast<std::int32_t>(params_.in_h),
+                          static_cast<std::int32_t>(params_.in_w)};
+      loops_.sample_planes[static_cast<int>(tensors_.dtype)](
+          planes, segment.channels, positions, block.taps, state.padded, first, count, panel);
     }
   }
 

@@ -269,8 +269,44 @@ void scatter(const float* source, int64_t source_stride, int64_t rows, int64_t c
 // ---- sampling
 
 // Samples in the blocks before that of a sample, and its lane.
-HWY_INLINE int64_t block_of(int64_t sample) { return sample / kLanes * kLanes; }
-HWY_INLINE int64_t lane_of(int64_t sample) { return sample % kLanes; }
+HWY_INLINE int64_t block_of(int64_t sample) { return sample & -kLanes; }
+HWY_INLINE int64_t lane_of(int64_t sample) { return sample & (kLanes - 1); }
+
+// The four corners of a sample with their weights.
+template <class D>
+struct Corners {
+  const float* above;
+  const float* below;
+  int64_t right;
+  hn::Vec<D> above_left;
+  hn::Vec<D> above_right;
+  hn::Vec<D> below_left;
+  hn::Vec<D> below_right;
+};
+
+template <class D>
+HWY_INLINE Corners<D> corners_of(D d, const StagedMap& map, SamplePositions positions,
+                                 int64_t tap_first, int64_t sample) {
+  const int64_t block = tap_first + block_of(sample);
+  const float* above = map.pixels + positions.at[2 * block + lane_of(sample)];
+  const float* weight = positions.weight + 4 * block + lane_of(sample);
+  return {above,
+          above + map.below,
+          map.right,
+          hn::Set(d, weight[0]),
+          hn::Set(d, weight[kLanes]),
+          hn::Set(d, weight[2 * kLanes]),
+          hn::Set(d, weight[3 * kLanes])};
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> weighted(D d, const Corners<D>& corners, int64_t channel) {
+  auto sum = hn::Mul(corners.above_left, hn::LoadU(d, corners.above + channel));
+  sum = hn::MulAdd(corners.above_right, hn::LoadU(d, corners.above + corners.right + channel), sum);
+  sum = hn::MulAdd(corners.below_left, hn::LoadU(d, corners.below + channel), sum);
+  return hn::MulAdd(corners.below_right, hn::LoadU(d, corners.below + corners.right + channel),
+                    sum);
+}
 
 // kChannels: the number of channels, or 0 for any.
 template <int kChannels>
@@ -280,24 +316,12 @@ HWY_INLINE void sample_channels(StagedMap map, int64_t given, SamplePositions po
   const hn::CappedTag<float, kChannels == 8 ? 8 : kMaxLanes> d;
   constexpr auto kStep = static_cast<int64_t>(hn::MaxLanes(d));
   const int64_t channels = kChannels > 0 ? kChannels : given;
-  const float* HWY_RESTRICT pixels = map.pixels;
   for (int64_t tap = 0; tap < taps; ++tap) {
     float* HWY_RESTRICT target = panel + tap * channels;
     for (int64_t p = first; p < first + count; ++p) {
-      const int64_t block = tap * tap_stride + block_of(p);
-      const float* above = pixels + positions.at[2 * block + lane_of(p)];
-      const float* below = above + map.below;
-      const float* weight = positions.weight + 4 * block + lane_of(p);
-      const auto above_left = hn::Set(d, weight[0]);
-      const auto above_right = hn::Set(d, weight[kLanes]);
-      const auto below_left = hn::Set(d, weight[2 * kLanes]);
-      const auto below_right = hn::Set(d, weight[3 * kLanes]);
+      const auto corners = corners_of(d, map, positions, tap * tap_stride, p);
       for (int64_t channel = 0; channel < channels; channel += kStep) {
-        auto sum = hn::Mul(above_left, hn::LoadU(d, above + channel));
-        sum = hn::MulAdd(above_right, hn::LoadU(d, above + map.right + channel), sum);
-        sum = hn::MulAdd(below_left, hn::LoadU(d, below + channel), sum);
-        sum = hn::MulAdd(below_right, hn::LoadU(d, below + map.right + channel), sum);
-        hn::StoreU(sum, d, target + channel);
+        hn::StoreU(weighted(d, corners, channel), d, target + channel);
       }
       target += kPanelStride;
     }
@@ -457,6 +481,38 @@ void multiply_depthwise(int64_t pixels, int64_t taps, int64_t channels, const fl
   }
 }
 
+void sample_depthwise(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
+                      int64_t tap_stride, int64_t first, int64_t count, const float* weight,
+                      int64_t weight_stride, const float* bias, float* sums, int64_t sums_stride) {
+  const Floats d;
+  constexpr int64_t kStep = 2 * kLanes;
+  for (int64_t p = first; p < first + count; ++p) {
+    int64_t channel = 0;
+    for (; channel + kLanes < channels; channel += kStep) {
+      auto sum0 = hn::LoadU(d, bias + channel);
+      auto sum1 = hn::LoadU(d, bias + channel + kLanes);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const auto corners = corners_of(d, map, positions, tap * tap_stride, p);
+        const float* w = weight + tap * weight_stride + channel;
+        sum0 = hn::MulAdd(weighted(d, corners, channel), hn::LoadU(d, w), sum0);
+        sum1 = hn::MulAdd(weighted(d, corners, channel + kLanes), hn::LoadU(d, w + kLanes), sum1);
+      }
+      hn::StoreU(sum0, d, sums + channel);
+      hn::StoreU(sum1, d, sums + channel + kLanes);
+    }
+    if (channel < channels) {
+      auto sum = hn::LoadU(d, bias + channel);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const auto corners = corners_of(d, map, positions, tap * tap_stride, p);
+        sum = hn::MulAdd(weighted(d, corners, channel),
+                         hn::LoadU(d, weight + tap * weight_stride + channel), sum);
+      }
+      hn::StoreU(sum, d, sums + channel);
+    }
+    sums += sums_stride;
+  }
+}
+
 }  // namespace
 
 constexpr DeformConv2dKernels kDeformConv2dKernels = {
@@ -465,6 +521,7 @@ constexpr DeformConv2dKernels kDeformConv2dKernels = {
     gather,   scatter,
     sample,   {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
     multiply, multiply_depthwise,
+    sample_depthwise,
 };
 
 }  // namespace HWY_NAMESPACE

@@ -120,6 +120,13 @@ struct DeformConv2dKernels {
   void (*multiply_depthwise)(int64_t pixels, int64_t taps, int64_t channels, const float* panel,
                              const float* weight, int64_t weight_stride, const float* bias,
                              float* sums, int64_t sums_stride);
+
+  // `sample` and `multiply_depthwise` in one, without the panel; the same bits. sums[0] belongs to
+  // the pixel `first`.
+  void (*sample_depthwise)(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
+                           int64_t tap_stride, int64_t first, int64_t count, const float* weight,
+                           int64_t weight_stride, const float* bias, float* sums,
+                           int64_t sums_stride);
 };
 
 extern const DeformConv2dKernels kPortableDeformConv2dKernels;

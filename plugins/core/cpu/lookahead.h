@@ -30,14 +30,15 @@ class Lookahead {
 
   // Asks for the next of `parts` parts of about the same size.
   void ask(std::int64_t parts) {
-    constexpr std::int64_t kLine = 64;
+    constexpr int kLine = 64;
     std::int64_t count = std::min(left_, (total_ + parts - 1) / parts);
     for (; count > 0; --count, --left_) {
       // Row by row: the order in which they are read.
       const char* row = first_ + plane_ * plane_stride_ + row_ * row_stride_;
-      for (std::int64_t byte = 0; byte < bytes_; byte += kLine)
-        __builtin_prefetch(row + byte, 0, 2);
-      __builtin_prefetch(row + bytes_ - 1, 0, 2);
+      const auto before = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(row) % kLine);
+      for (std::int64_t byte = -before; byte < bytes_; byte += kLine) {
+        __builtin_prefetch(row + std::max(byte, std::int64_t{0}), 0, 2);
+      }
       if (++plane_ == planes_) {
         plane_ = 0;
         ++row_;
