@@ -516,11 +516,11 @@ void sample_depthwise(StagedMap map, int64_t channels, SamplePositions positions
 }  // namespace
 
 constexpr DeformConv2dKernels kDeformConv2dKernels = {
-    kLanes,   kStrip,
-    locate,   place,
-    gather,   scatter,
-    sample,   {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
-    multiply, multiply_depthwise,
+    kLanes,           kStrip,
+    locate,           place,
+    gather,           scatter,
+    sample,           {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
+    multiply,         multiply_depthwise,
     sample_depthwise,
 };
 
