@@ -94,6 +94,7 @@ test: lint test-cpp test-cuda-host test-python
 
 bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
+	$(BIN)/python benchmarks/bench_cpu.py --random 30
 	$(BIN)/python benchmarks/bench_roi_pool.py
 
 # GPU_CHECK: stages and options, e.g. GPU_CHECK="build tests".
