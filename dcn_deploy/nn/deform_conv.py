@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
-from dcn_deploy.nn.offset_branch import PredictsOffsets, positive  # noqa: E402
+from dcn_deploy.nn.offset_branch import PredictsOffsets  # noqa: E402
 from dcn_deploy.ops.functional import deform_conv2d  # noqa: E402
-from dcn_deploy.ops.geometry import padding4, pair  # noqa: E402
+from dcn_deploy.ops.geometry import padding4, pair, whole  # noqa: E402
 
 
 def _pads(
@@ -64,14 +64,14 @@ class _PackedDeformConv2d(PredictsOffsets):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels = positive("in_channels", in_channels)
-        self.out_channels = positive("out_channels", out_channels)
+        self.in_channels = whole("in_channels", in_channels, 1)
+        self.out_channels = whole("out_channels", out_channels, 1)
         self.kernel_size = pair("kernel_size", kernel_size, 1)
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
         self.padding = _pads(padding, self.kernel_size, self.stride, self.dilation)
-        self.groups = positive("groups", groups)
-        self.offset_groups = positive("offset_groups", offset_groups)
+        self.groups = whole("groups", groups, 1)
+        self.offset_groups = whole("offset_groups", offset_groups, 1)
         for name, channels, parts in (
             ("in_channels", in_channels, groups),
             ("out_channels", out_channels, groups),

@@ -13,7 +13,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
-from dcn_deploy.nn.offset_branch import PredictsOffsets, positive  # noqa: E402
+from dcn_deploy.nn.offset_branch import PredictsOffsets  # noqa: E402
 from dcn_deploy.ops.functional import deform_roi_pool  # noqa: E402
 from dcn_deploy.ops.geometry import gamma_of, pair, spatial_scale_of, whole  # noqa: E402
 from dcn_deploy.schema import DEFORM_ROI_POOL2D  # noqa: E402
@@ -52,7 +52,7 @@ class _PackedDeformRoIPool2d(PredictsOffsets):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels = positive("in_channels", in_channels)
+        self.in_channels = whole("in_channels", in_channels, 1)
         self.output_size = pair("output_size", output_size, 1)
         spatial_scale_of(spatial_scale)
         self.spatial_scale = float(spatial_scale)
@@ -63,7 +63,7 @@ class _PackedDeformRoIPool2d(PredictsOffsets):
         gamma_of(gamma)
         self.gamma = float(gamma)
         self.branch = _one_of("branch", branch, _BRANCHES)
-        self.hidden_channels = positive("hidden_channels", hidden_channels)
+        self.hidden_channels = whole("hidden_channels", hidden_channels, 1)
         if group_size != 1:
             raise InvalidArgumentError(
                 describe(
@@ -110,7 +110,7 @@ class _PackedDeformRoIPool2d(PredictsOffsets):
                     )
                 )
             part_size = self.output_size[0]
-        return (positive("part_size", part_size),) * 2
+        return (whole("part_size", part_size, 1),) * 2
 
     def _add_branches(self, factory: dict[str, Any]) -> None:
         raise NotImplementedError

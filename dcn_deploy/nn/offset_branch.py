@@ -10,8 +10,6 @@ require("torch", "dcn_deploy.nn")
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
-
 
 class PredictsOffsets(nn.Module):
     """Base of the layers that own a branch which predicts offsets, and perhaps the modulation mask."""
@@ -42,14 +40,3 @@ class PredictsOffsets(nn.Module):
             with torch.autocast(input.device.type, enabled=False):
                 return branch(input.to(self.offset_layers()[0].weight.dtype))
         return branch(input)
-
-
-def positive(name: str, value: int) -> int:
-    """Return ``value`` if it is an int of at least 1.
-
-    Raises:
-        InvalidArgumentError: if it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgumentError(describe(name, expected="an int of at least 1", actual=repr(value)))
-    return value

@@ -74,7 +74,7 @@ def spatial_scale_of(value: object) -> float:
         InvalidArgumentError: unless it is a number above 0 that float32 can hold.
     """
     scale = _as_float32(value)
-    if scale is None or scale == 0 or scale < 0:
+    if scale is None or scale <= 0:
         raise InvalidArgumentError(
             describe(
                 "spatial_scale",
