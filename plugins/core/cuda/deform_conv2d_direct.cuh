@@ -9,6 +9,7 @@
 #define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_DIRECT_CUH_
 
 #include "core/cuda/deform_conv2d_kernel.h"
+#include "core/cuda/deform_conv2d_places.cuh"
 #include "core/cuda/device.cuh"
 #include "core/cuda/number.cuh"
 #include "core/cuda/sampling.cuh"
@@ -88,44 +89,20 @@ class DirectDeformConv2d {
     return row_of(i) < rows_ && first_pixel_ + pixel_of(i) < a_.pixels;
   }
   __device__ __forceinline__ int offset_group_of(int channel) const {
-    return a_.offset_group == 1 ? 0 : channel / a_.offset_group_channels;
+    return cuda::offset_group_of(a_, channel);
   }
   __device__ __forceinline__ Vec16* corner_pixels(int slot, int pixel) const {
     return corners_ + slot * 2 * kDirectPixels + pixel;
   }
 
-  // Image, place in its map, and where the filter's first tap lies before offsets.
   __device__ __forceinline__ void set_pixel_info() {
     for (int i = thread_; i < kDirectPixels; i += kDirectThreads) {
-      const int64_t pixel = first_pixel_ + i;
-      Vec16 info{static_cast<uint32_t>(kOutside), 0, 0, 0};
-      if (pixel < a_.pixels) {
-        const int32_t place = static_cast<int32_t>(pixel % a_.out_plane);
-        info.x = static_cast<uint32_t>(pixel / a_.out_plane);
-        info.y = static_cast<uint32_t>(place);
-        info.z = static_cast<uint32_t>(place / a_.out_w * a_.stride_h - a_.pad_top);
-        info.w = static_cast<uint32_t>(place % a_.out_w * a_.stride_w - a_.pad_left);
-      }
-      shared_store(&pixel_info_[i], info);
+      shared_store(&pixel_info_[i], pixel_info(a_, first_pixel_ + i));
     }
   }
 
   __device__ __forceinline__ Corners locate(int slot, int tap, int pixel) const {
-    const Vec16 info = shared_load(&pixel_info_[pixel]);
-    if (static_cast<int32_t>(info.x) == kOutside) return corners_nowhere();
-    const int64_t place =
-        (static_cast<int64_t>(info.x) * a_.offset_group + first_offset_group_ + slot) * a_.taps +
-        tap;
-    const int64_t first = 2 * place * a_.out_plane + static_cast<int32_t>(info.y);
-    const float y = load_element(a_.offset, a_.offset_dtype, first);
-    const float x = load_element(a_.offset, a_.offset_dtype, first + a_.out_plane);
-    const float mask = a_.mask == nullptr
-                           ? 1.0f
-                           : load_element(a_.mask, a_.mask_dtype,
-                                          place * a_.out_plane + static_cast<int32_t>(info.y));
-    return cuda::locate(static_cast<int32_t>(info.z) + tap / a_.kernel_w * a_.dilation_h,
-                        static_cast<int32_t>(info.w) + tap % a_.kernel_w * a_.dilation_w, y, x,
-                        mask, a_.in_h, a_.in_w);
+    return cuda::locate(a_, shared_load(&pixel_info_[pixel]), first_offset_group_ + slot, tap);
   }
 
   __device__ __forceinline__ float sample(const Corners& corners, int64_t image,
@@ -142,10 +119,8 @@ class DirectDeformConv2d {
 
   __device__ __forceinline__ float read(int64_t image, int channel, int32_t pixel) const {
     if (pixel == kOutside) return 0.0f;
-    const int64_t plane = static_cast<int64_t>(a_.in_h) * a_.in_w;
-    const int64_t element = kNhwc ? (image * plane + pixel) * a_.in_channels + channel
-                                  : (image * a_.in_channels + channel) * plane + pixel;
-    return Storage::load(static_cast<const Bits*>(a_.x)[element]);
+    return Storage::load(
+        static_cast<const Bits*>(a_.x)[element_of_x<kNhwc>(a_, image, channel, pixel)]);
   }
 
   // Weights are packed as float32, [tap][channel of the group][out_channels].

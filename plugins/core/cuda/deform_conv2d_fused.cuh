@@ -27,6 +27,7 @@
 #define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_CUH_
 
 #include "core/cuda/deform_conv2d_kernel.h"
+#include "core/cuda/deform_conv2d_places.cuh"
 #include "core/cuda/device.cuh"
 #include "core/cuda/number.cuh"
 #include "core/cuda/sampling.cuh"
@@ -247,7 +248,7 @@ class FusedDeformConv2d {
     return left < a_.chunk_channels ? left : a_.chunk_channels;
   }
   __device__ __forceinline__ int offset_group_of(int channel) const {
-    return a_.offset_group == 1 ? 0 : channel / a_.offset_group_channels;
+    return cuda::offset_group_of(a_, channel);
   }
   __device__ __forceinline__ bool same_corners(Step a, Step b) const {
     return a.tap == b.tap &&
@@ -256,21 +257,9 @@ class FusedDeformConv2d {
                offset_group_of(first_channel(b) + channels(b) - 1);
   }
 
-  // For each pixel of the block: image (kOutside beyond the last pixel), place in its map, and
-  // where the filter's first tap lies before offsets.
   __device__ __forceinline__ void set_pixel_info() {
     for (int i = thread_; i < kPixels; i += kThreads) {
-      const int64_t pixel = first_pixel_ + i;
-      Vec16 info{static_cast<uint32_t>(kOutside), 0, 0, 0};
-      const bool exists = DCN_DEPLOY_FAULT(2) ? pixel <= a_.pixels : pixel < a_.pixels;
-      if (exists) {
-        const int32_t place = static_cast<int32_t>(pixel % a_.out_plane);
-        info.x = static_cast<uint32_t>(pixel / a_.out_plane);
-        info.y = static_cast<uint32_t>(place);
-        info.z = static_cast<uint32_t>(place / a_.out_w * a_.stride_h - a_.pad_top);
-        info.w = static_cast<uint32_t>(place % a_.out_w * a_.stride_w - a_.pad_left);
-      }
-      shared_store(&pixel_info_[i], info);
+      shared_store(&pixel_info_[i], pixel_info(a_, first_pixel_ + i));
     }
   }
 
@@ -285,32 +274,11 @@ class FusedDeformConv2d {
   __device__ __forceinline__ void locate(Step step, int buffer) {
     const int first_group = offset_group_of(first_channel(step));
     const int slots = offset_group_of(first_channel(step) + channels(step) - 1) - first_group + 1;
-    const int32_t tap_y = step.tap / a_.kernel_w * a_.dilation_h;
-    const int32_t tap_x = step.tap % a_.kernel_w * a_.dilation_w;
     for (int i = thread_; i < slots * kPixels; i += kThreads) {
       const int slot = i / kPixels;
       const int pixel = i % kPixels;
-      const Vec16 info = shared_load(&pixel_info_[pixel]);
-      Corners corners = corners_nowhere();
-      if (static_cast<int32_t>(info.x) != kOutside) {
-        // Of all taps of all offset groups of all images, this one's place.
-        const int64_t place =
-            (static_cast<int64_t>(info.x) * a_.offset_group + first_group + slot) * a_.taps +
-            step.tap;
-        const int64_t first = 2 * place * a_.out_plane + static_cast<int32_t>(info.y);
-        float y = load_element(a_.offset, a_.offset_dtype, first);
-        float x = load_element(a_.offset, a_.offset_dtype, first + a_.out_plane);
-        if (DCN_DEPLOY_FAULT(5)) {
-          y = Float16::load(Float16::store(y));
-          x = Float16::load(Float16::store(x));
-        }
-        const float mask = a_.mask == nullptr
-                               ? 1.0f
-                               : load_element(a_.mask, a_.mask_dtype,
-                                              place * a_.out_plane + static_cast<int32_t>(info.y));
-        corners = cuda::locate(static_cast<int32_t>(info.z) + tap_y,
-                               static_cast<int32_t>(info.w) + tap_x, y, x, mask, a_.in_h, a_.in_w);
-      }
+      const Corners corners =
+          cuda::locate(a_, shared_load(&pixel_info_[pixel]), first_group + slot, step.tap);
       shared_store(corner_pixels(buffer, slot, pixel), corners.pixels);
       shared_store(corner_weights(buffer, slot, pixel), corners.weights);
     }
@@ -327,11 +295,8 @@ class FusedDeformConv2d {
     return kNhwc ? index / kRowUnits : index % kPixels;
   }
 
-  // Element of X at a channel and a pixel of an image.
   __device__ __forceinline__ int64_t element(int64_t image, int channel, int32_t pixel) const {
-    const int64_t plane = static_cast<int64_t>(a_.in_h) * a_.in_w;
-    return kNhwc ? (image * plane + pixel) * a_.in_channels + channel
-                 : (image * a_.in_channels + channel) * plane + pixel;
+    return element_of_x<kNhwc>(a_, image, channel, pixel);
   }
 
   static __device__ __forceinline__ int32_t component(const Vec16& v, int corner) {
