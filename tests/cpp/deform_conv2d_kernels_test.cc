@@ -98,6 +98,15 @@ class DeformConv2dKernelSet : public ::testing::TestWithParam<const Kernels*> {
     return p;
   }
 
+  MapRegion part_of(const MapRegion& region) {
+    MapRegion part;
+    part.top = pick(region.top, region.bottom);
+    part.bottom = pick(part.top, region.bottom);
+    part.left = pick(region.left, region.right);
+    part.right = pick(part.left, region.right);
+    return part;
+  }
+
   int64_t block(int64_t sample) const { return sample / loops_.lanes * loops_.lanes; }
   int64_t lane(int64_t sample) const { return sample % loops_.lanes; }
 
@@ -167,22 +176,28 @@ TEST_P(DeformConv2dKernelSet, LocatesSamples) {
 
 TEST_P(DeformConv2dKernelSet, PlacesSamplesInARegion) {
   SCOPED_TRACE(seed_trace());
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 200; ++round) {
     const int64_t count = loops_.lanes * pick(1, 4);
     Located p = located(19, 33, count, false);
     if (p.region.bottom <= p.region.top) continue;
     const std::vector<int32_t> before = p.at;
     const int32_t step = pick(1, 32);
-    const int32_t origin = pick(0, 1000);
-    loops_.place(p.region, step, origin, count, p.at.data());
-    const int32_t width = p.region.right - p.region.left;
+    const int32_t origin = pick(1, 1000);
+    const MapRegion region = round % 2 == 0 ? p.region : part_of(p.region);
+    loops_.place(region, step, origin, count, p.at.data());
+    const int32_t width = region.right - region.left;
     for (int64_t i = 0; i < count; ++i) {
       const int32_t row = before[as_size(2 * block(i) + lane(i))];
       const int32_t column = before[as_size(2 * block(i) + loops_.lanes + lane(i))];
-      const int32_t expected =
-          row == kOutside ? 0
-                          : origin + ((row - p.region.top) * width + column - p.region.left) * step;
+      const bool near = row >= region.top && row + 2 <= region.bottom && column >= region.left &&
+                        column + 2 <= region.right;
+      int32_t expected = origin + ((row - region.top) * width + column - region.left) * step;
+      if (!near) expected = far_row(row);
+      if (row == kOutside) expected = 0;
       ASSERT_EQ(p.at[as_size(2 * block(i) + lane(i))], expected) << "sample " << i;
+      ASSERT_EQ(p.at[as_size(2 * block(i) + loops_.lanes + lane(i))], column);
+      ASSERT_TRUE(round % 2 == 1 || expected >= 0);
+      ASSERT_EQ(far_row(far_row(row)), row);
     }
   }
 }
@@ -215,8 +230,8 @@ TEST_P(DeformConv2dKernelSet, Transposes) {
   }
 }
 
-// From a staged map with its border of zeros, and from planes: the same bits, and the value that
-// the definition gives.
+// From a staged map with its border of zeros, from planes, and from a part of a map and planes: the
+// same bits, and the value that the definition gives.
 TEST_P(DeformConv2dKernelSet, SamplesStagedMapsAndPlanesAlike) {
   SCOPED_TRACE(seed_trace());
   constexpr int64_t kChannels[] = {1, 3, 4, 8, 13, 16, 24, 32, 40, 64};
@@ -253,40 +268,58 @@ TEST_P(DeformConv2dKernelSet, SamplesStagedMapsAndPlanesAlike) {
     const int64_t count =
         std::min<int64_t>(pick(1, static_cast<int32_t>(pixels - first)), kMaxStrip);
     Floats from_planes(count * kPanelStride), from_staged(count * kPanelStride);
-    loops_.sample_planes[static_cast<int>(dtype)]({x.data(), plane, height, width}, channels,
-                                                  p.positions(), taps, pixels, first, count,
-                                                  from_planes.begin());
-    loops_.place(p.region, static_cast<int32_t>(step), static_cast<int32_t>(origin), taps * pixels,
-                 p.at.data());
-    loops_.sample({staged.begin(), step, pitch * step}, channels, p.positions(), taps, pixels,
-                  first, count, from_staged.begin());
+    Floats from_both(count * kPanelStride);
+    const auto sample = [&](const MapRegion& region, Floats* panel) {
+      Located placed = not_placed;
+      const int64_t part_width = region.right - region.left;
+      const int64_t zeros = (part_width + 2) * step;
+      Floats part(zeros + (region.bottom - region.top) * part_width * step + kMaxLanes, 0.0f);
+      std::fill(part.end() - kMaxLanes, part.end(), kPoison);
+      for (int64_t row = region.top; row < region.bottom; ++row) {
+        const int64_t begin =
+            origin + ((row - p.region.top) * pitch + region.left - p.region.left) * step;
+        std::copy_n(staged.begin() + begin, part_width * step,
+                    part.begin() + zeros + (row - region.top) * part_width * step);
+      }
+      loops_.place(region, static_cast<int32_t>(step), static_cast<int32_t>(zeros), taps * pixels,
+                   placed.at.data());
+      const StagedMap map{part.begin(), step, part_width * step};
+      loops_.sample(map, channels, placed.positions(), taps, pixels, first, count, panel->begin());
+      loops_.sample_far[static_cast<int>(dtype)]({x.data(), plane, height, width}, channels,
+                                                 placed.positions(), taps, pixels, first, count,
+                                                 panel->begin());
+    };
+    sample(p.region, &from_staged);
+    sample({0, 0, 0, 0}, &from_planes);
+    sample(part_of(p.region), &from_both);
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t t = 0; t < taps; ++t) {
-        const int64_t sample = t * pixels + first + i;
-        const int32_t row = not_placed.at[as_size(2 * block(sample) + lane(sample))];
+        const int64_t at_sample = t * pixels + first + i;
+        const int32_t row = not_placed.at[as_size(2 * block(at_sample) + lane(at_sample))];
         const int32_t column =
-            not_placed.at[as_size(2 * block(sample) + loops_.lanes + lane(sample))];
+            not_placed.at[as_size(2 * block(at_sample) + loops_.lanes + lane(at_sample))];
         for (int64_t c = 0; c < channels; ++c) {
           double expected = 0;
           for (int32_t corner = 0; corner < 4; ++corner) {
             const int32_t y = row + corner / 2;
             const int32_t at = column + corner % 2;
             if (y < 0 || y >= height || at < 0 || at >= width) continue;
-            expected += x.values()[as_size(c * plane + y * width + at)] *
-                        p.weight[as_size(4 * block(sample) + corner * loops_.lanes + lane(sample))];
+            expected +=
+                x.values()[as_size(c * plane + y * width + at)] *
+                p.weight[as_size(4 * block(at_sample) + corner * loops_.lanes + lane(at_sample))];
           }
           const int64_t place = i * kPanelStride + t * channels + c;
           ASSERT_NEAR(from_staged[place], expected, 1e-5) << "tap " << t << ", channel " << c;
-          ASSERT_EQ(std::memcmp(&from_staged[place], &from_planes[place], sizeof(float)), 0)
-              << from_staged[place] << " and " << from_planes[place];
+          for (Floats* other : {&from_planes, &from_both}) {
+            ASSERT_EQ(std::memcmp(&from_staged[place], &(*other)[place], sizeof(float)), 0)
+                << from_staged[place] << " and " << (*other)[place];
+          }
         }
       }
-      // At most a vector beyond the last tap is overwritten, and nothing by sample_planes.
-      for (int64_t k = taps * channels; k < kPanelStride; ++k) {
-        ASSERT_EQ(from_planes[i * kPanelStride + k], kPoison);
-        if (k >= taps * channels + loops_.lanes) {
-          ASSERT_EQ(from_staged[i * kPanelStride + k], kPoison);
-        }
+      // At most a vector beyond the last tap is overwritten.
+      for (int64_t k = taps * channels + loops_.lanes; k < kPanelStride; ++k) {
+        ASSERT_EQ(from_staged[i * kPanelStride + k], kPoison);
+        ASSERT_EQ(from_both[i * kPanelStride + k], kPoison);
       }
     }
   }

@@ -38,9 +38,9 @@ struct TaskState {
   std::int64_t located_segment = -1;  // first offset group; -1 for nothing
   std::int64_t located_segments = 0;
   std::int64_t located_tap = 0;
-  // The part of the map that is staged; or planes are sampled as they are.
+  // The part of the map that is staged, and whether any sample lies outside it.
   MapRegion region{};
-  bool staged = false;
+  bool far = false;
   std::int64_t origin = 0;       // where its first pixel is
   std::int64_t staged_size = 0;  // floats of each segment's
   // What is read next, and written.
@@ -195,7 +195,7 @@ class DeformConv2dCall {
           }
         }
       };
-      if (state->staged && groups_.rows == 1) {
+      if (!state->far && groups_.rows == 1) {
         for_each_product(
             0, [&](std::int64_t s, const float* weight, const float* bias, float* sums) {
               loops_.sample_depthwise(staged_map(s, *state), block.segments[s].channels,
@@ -250,7 +250,7 @@ class DeformConv2dCall {
       state->located_segments = block.segment_count;
       state->located_tap = block.tap;
     }
-    if (state->staged) stage(block, *state);
+    stage(block, *state);
   }
 
   void locate(const SumBlock& block, TaskState* state) const {
@@ -287,17 +287,62 @@ class DeformConv2dCall {
     }
     if (region.bottom <= region.top) region = {0, 0, 0, 0};
     state->region = region;
-    const std::int64_t width = region.right - region.left;
+    state->far = !fits(region, block.segment_count);
+    if (state->far) state->region = near_part(region, block, *state);
     // In front lie zeros, as far as the four corners of a sample outside the map reach.
-    state->origin = (width + 2) * step_;
-    state->staged_size = state->origin + (region.bottom - region.top) * width * step_;
-    state->staged = block.segment_count * state->staged_size + kMaxChannels <= kStagedFloats;
-    if (!state->staged) return;
-    loops_.place(region, static_cast<std::int32_t>(step_), static_cast<std::int32_t>(state->origin),
+    state->origin = zeros_in_front(state->region);
+    state->staged_size = staged_floats(state->region);
+    loops_.place(state->region, static_cast<std::int32_t>(step_),
+                 static_cast<std::int32_t>(state->origin),
                  block.segment_count * block.taps * state->padded, scratch->at);
     for (std::int64_t s = 0; s < block.segment_count; ++s) {
       set_zeros(*state, scratch->staged + s * state->staged_size);
     }
+  }
+
+  std::int64_t zeros_in_front(const MapRegion& region) const {
+    return (std::int64_t{region.right} - region.left + 2) * step_;
+  }
+
+  std::int64_t staged_floats(const MapRegion& region) const {
+    const std::int64_t width = std::int64_t{region.right} - region.left;
+    return zeros_in_front(region) + (std::int64_t{region.bottom} - region.top) * width * step_;
+  }
+
+  bool fits(const MapRegion& region, std::int64_t segments) const {
+    return segments * staged_floats(region) + kMaxChannels <= kStagedFloats;
+  }
+
+  // As much of a region as fits around the places where the tile would sample without offsets.
+  MapRegion near_part(const MapRegion& region, const SumBlock& block,
+                      const TaskState& state) const {
+    const std::int64_t count = state.task.tile.count;
+    const auto y = std::minmax_element(state.scratch->y_base, state.scratch->y_base + count);
+    const auto x = std::minmax_element(state.scratch->x_base, state.scratch->x_base + count);
+    const std::int64_t reach_h = (params_.kernel_h - 1) * params_.dilation_h + 2;
+    const std::int64_t reach_w = (params_.kernel_w - 1) * params_.dilation_w + 2;
+    const auto part = [&](std::int64_t margin_h, std::int64_t margin_w) {
+      const auto clip = [](std::int64_t value, std::int32_t low, std::int32_t high) {
+        return static_cast<std::int32_t>(std::clamp<std::int64_t>(value, low, high));
+      };
+      const MapRegion clipped = {clip(*y.first - margin_h, region.top, region.bottom),
+                                 clip(*x.first - margin_w, region.left, region.right),
+                                 clip(*y.second + reach_h + margin_h, region.top, region.bottom),
+                                 clip(*x.second + reach_w + margin_w, region.left, region.right)};
+      const bool empty = clipped.bottom <= clipped.top || clipped.right <= clipped.left;
+      return empty ? MapRegion{0, 0, 0, 0} : clipped;
+    };
+    constexpr std::int64_t kWidestMargin = 64;
+    for (std::int64_t margin = kWidestMargin; margin >= 0; --margin) {
+      const MapRegion found = part(margin, margin);
+      if (fits(found, block.segment_count)) return found;
+    }
+    // The taps alone lie far apart. What is left of the middle is better than nothing.
+    for (std::int64_t less = 1; less < std::max(reach_h, reach_w); ++less) {
+      const MapRegion found = part(-std::min(less, reach_h / 2), -std::min(less, reach_w / 2));
+      if (fits(found, block.segment_count)) return found;
+    }
+    return {0, 0, 0, 0};
   }
 
   // The pixels of a staged map that lie beside the map, which no staging overwrites.
@@ -364,7 +409,7 @@ class DeformConv2dCall {
 
   void look_ahead_in_map(std::int64_t image, std::int64_t channel, std::int64_t channels,
                          const MapRegion& region, TaskState* state) const {
-    if (!state->staged || region.bottom <= region.top) return;
+    if (region.bottom <= region.top) return;
     const std::int64_t first =
         (image * params_.in_channels + channel) * plane_ + region.top * params_.in_w + region.left;
     const auto size = static_cast<std::int64_t>(size_of(tensors_.dtype));
@@ -462,17 +507,15 @@ class DeformConv2dCall {
       const Segment& segment = block.segments[s];
       const SamplePositions positions = positions_of(block, s, state);
       float* panel = state.scratch->panel + segment.column;
-      if (state.staged) {
-        loops_.sample(staged_map(s, state), segment.channels, positions, block.taps, state.padded,
-                      first, count, panel);
-        continue;
-      }
+      loops_.sample(staged_map(s, state), segment.channels, positions, block.taps, state.padded,
+                    first, count, panel);
+      if (!state.far) continue;
       const std::int64_t channel =
           state.task.tile.image * params_.in_channels + block.channel + segment.channel;
       const Planes planes{element(tensors_.x, tensors_.dtype, channel * plane_), plane_,
                           static_cast<std::int32_t>(params_.in_h),
                           static_cast<std::int32_t>(params_.in_w)};
-      loops_.sample_planes[static_cast<int>(tensors_.dtype)](
+      loops_.sample_far[static_cast<int>(tensors_.dtype)](
           planes, segment.channels, positions, block.taps, state.padded, first, count, panel);
     }
   }

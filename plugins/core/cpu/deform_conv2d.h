@@ -20,7 +20,8 @@
 //      channels, added to the tile's sums.
 //
 // After the last block the sums, transposed, are the output. Where the rectangle is larger than the
-// scratch memory, because the offsets are, samples are taken from the map as it is.
+// scratch memory, because the offsets are, the part around the tile is staged, and the samples
+// beyond it are taken one by one from the map as it is.
 //
 // Every sum adds its terms in an order that depends on the filter's shape alone, so that neither
 // the number of threads nor the way the output is cut changes a bit of the result.

@@ -130,13 +130,20 @@ void place(MapRegion region, int32_t step, int32_t origin, int64_t count, int32_
   const Ints di;
   const auto top = hn::Set(di, region.top);
   const auto left = hn::Set(di, region.left);
+  // The last row and column whose samples are within the region.
+  const auto last_row = hn::Set(di, region.bottom - 2);
+  const auto last_column = hn::Set(di, region.right - 2);
   const auto width = hn::Set(di, region.right - region.left);
   for (int64_t p = 0; p < count; p += kLanes) {
     const auto row = hn::LoadU(di, at + 2 * p);
     const auto column = hn::LoadU(di, at + 2 * p + kLanes);
     const auto pixel = hn::Add(hn::Mul(hn::Sub(row, top), width), hn::Sub(column, left));
     const auto place = hn::Add(hn::Mul(pixel, hn::Set(di, step)), hn::Set(di, origin));
-    hn::StoreU(hn::IfThenElseZero(hn::Ge(row, top), place), di, at + 2 * p);
+    const auto near = hn::And(hn::And(hn::Ge(row, top), hn::Le(row, last_row)),
+                              hn::And(hn::Ge(column, left), hn::Le(column, last_column)));
+    const auto far = hn::Sub(hn::Set(di, far_row(0)), row);
+    const auto inside = hn::Ne(row, hn::Set(di, kOutside));
+    hn::StoreU(hn::IfThenElseZero(inside, hn::IfThenElse(near, place, far)), di, at + 2 * p);
   }
 }
 
@@ -288,7 +295,9 @@ template <class D>
 HWY_INLINE Corners<D> corners_of(D d, const StagedMap& map, SamplePositions positions,
                                  int64_t tap_first, int64_t sample) {
   const int64_t block = tap_first + block_of(sample);
-  const float* above = map.pixels + positions.at[2 * block + lane_of(sample)];
+  const int32_t place = positions.at[2 * block + lane_of(sample)];
+  // At 0 are zeros.
+  const float* above = map.pixels + (place > 0 ? place : 0);
   const float* weight = positions.weight + 4 * block + lane_of(sample);
   return {above,
           above + map.below,
@@ -359,37 +368,79 @@ struct BFloat16 {
   static float load(uint16_t value) { return bfloat16_to_float(value); }
 };
 
+// A sample that is taken from planes.
+struct FarSample {
+  int64_t target;  // in the panel, of the first channel
+  int64_t pixel;   // of the corner above and to the left
+  float weight[4];
+  bool inside[4];
+  bool all_inside;
+};
+
+constexpr int64_t kMaxFarSamples = 256;
+
 template <typename Storage>
-void sample_planes(Planes planes, int64_t channels, SamplePositions positions, int64_t taps,
-                   int64_t tap_stride, int64_t first, int64_t count, float* panel) {
+void sample_far_channels(const Planes& planes, int64_t channels, const FarSample* samples,
+                         int64_t count, float* panel) {
   using Type = typename Storage::Type;
   const hn::CappedTag<float, 1> d;
+  // One plane after the other: samples are not far from each other.
   for (int64_t channel = 0; channel < channels; ++channel) {
-    const Type* pixels = static_cast<const Type*>(planes.pixels) + channel * planes.plane;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      float* target = panel + tap * channels + channel;
-      for (int64_t p = first; p < first + count; ++p) {
-        const int64_t block = tap * tap_stride + block_of(p);
-        const int32_t* at = positions.at + 2 * block + lane_of(p);
-        const float* weight = positions.weight + 4 * block + lane_of(p);
-        auto sum = hn::Zero(d);
-        for (int32_t corner = 0; corner < 4; ++corner) {
-          const int32_t row = at[0] + corner / 2;
-          const int32_t column = at[kLanes] + corner % 2;
-          const bool inside =
-              row >= 0 && row < planes.height && column >= 0 && column < planes.width;
-          const float value =
-              inside ? Storage::load(pixels[static_cast<int64_t>(row) * planes.width + column])
-                     : 0.0f;
-          const auto w = hn::Set(d, weight[corner * kLanes]);
-          // The first product is rounded on its own, as above.
-          sum = corner == 0 ? hn::Mul(w, hn::Set(d, value)) : hn::MulAdd(w, hn::Set(d, value), sum);
-        }
-        *target = hn::GetLane(sum);
-        target += kPanelStride;
+    const Type* plane = static_cast<const Type*>(planes.pixels) + channel * planes.plane;
+    for (int64_t i = 0; i < count; ++i) {
+      const FarSample& sample = samples[i];
+      const Type* above = plane + sample.pixel;
+      const Type* below = above + planes.width;
+      float value[4] = {};
+      if (sample.all_inside) {
+        value[0] = Storage::load(above[0]);
+        value[1] = Storage::load(above[1]);
+        value[2] = Storage::load(below[0]);
+        value[3] = Storage::load(below[1]);
+      } else {
+        if (sample.inside[0]) value[0] = Storage::load(above[0]);
+        if (sample.inside[1]) value[1] = Storage::load(above[1]);
+        if (sample.inside[2]) value[2] = Storage::load(below[0]);
+        if (sample.inside[3]) value[3] = Storage::load(below[1]);
+      }
+      auto sum = hn::Mul(hn::Set(d, sample.weight[0]), hn::Set(d, value[0]));
+      sum = hn::MulAdd(hn::Set(d, sample.weight[1]), hn::Set(d, value[1]), sum);
+      sum = hn::MulAdd(hn::Set(d, sample.weight[2]), hn::Set(d, value[2]), sum);
+      sum = hn::MulAdd(hn::Set(d, sample.weight[3]), hn::Set(d, value[3]), sum);
+      panel[sample.target + channel] = hn::GetLane(sum);
+    }
+  }
+}
+
+template <typename Storage>
+void sample_far(Planes planes, int64_t channels, SamplePositions positions, int64_t taps,
+                int64_t tap_stride, int64_t first, int64_t count, float* panel) {
+  FarSample samples[kMaxFarSamples];
+  int64_t found = 0;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int64_t p = first; p < first + count; ++p) {
+      const int64_t block = tap * tap_stride + block_of(p);
+      const int32_t* at = positions.at + 2 * block + lane_of(p);
+      if (at[0] >= 0) continue;
+      const float* weight = positions.weight + 4 * block + lane_of(p);
+      const int32_t row = far_row(at[0]);
+      const int32_t column = at[kLanes];
+      const bool above = row >= 0;
+      const bool below = row + 1 < planes.height;
+      const bool before = column >= 0;
+      const bool after = column + 1 < planes.width;
+      samples[found++] = {(p - first) * kPanelStride + tap * channels,
+                          static_cast<int64_t>(row) * planes.width + column,
+                          {weight[0], weight[kLanes], weight[2 * kLanes], weight[3 * kLanes]},
+                          {above && before, above && after, below && before, below && after},
+                          above && below && before && after};
+      if (found == kMaxFarSamples) {
+        sample_far_channels<Storage>(planes, channels, samples, found, panel);
+        found = 0;
       }
     }
   }
+  sample_far_channels<Storage>(planes, channels, samples, found, panel);
 }
 
 // ---- products
@@ -519,7 +570,7 @@ constexpr DeformConv2dKernels kDeformConv2dKernels = {
     kLanes,           kStrip,
     locate,           place,
     gather,           scatter,
-    sample,           {sample_planes<Float32>, sample_planes<Float16>, sample_planes<BFloat16>},
+    sample,           {sample_far<Float32>, sample_far<Float16>, sample_far<BFloat16>},
     multiply,         multiply_depthwise,
     sample_depthwise,
 };

@@ -39,6 +39,9 @@ struct SamplePositions {
 
 constexpr int32_t kOutside = -(1 << 30) - 2;
 
+// Negative, and its own inverse.
+constexpr int32_t far_row(int32_t row) { return -2 - row; }
+
 // Rows and columns of a map, those beside it included: [top, bottom) × [left, right). Empty if
 // bottom <= top.
 struct MapRegion {
@@ -78,7 +81,7 @@ struct DeformConv2dKernels {
 
   // Turns `count` located samples, a multiple of `lanes`, into places in the part `region` of a
   // map: `origin` + pixel · `step`, the region's pixels counted row by row, or 0 if nothing is
-  // sampled.
+  // sampled. Samples with a corner outside `region` become far.
   void (*place)(MapRegion region, int32_t step, int32_t origin, int64_t count, int32_t* at);
 
   // destination[column · destination_stride + row] = source[row · source_stride + column], in the
@@ -96,10 +99,10 @@ struct DeformConv2dKernels {
   void (*sample)(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
                  int64_t tap_stride, int64_t first, int64_t count, float* panel);
 
-  // The same from planes as they are (element type index: DType), by positions that are located but
-  // not placed. Gives the same bits.
-  void (*sample_planes[3])(Planes planes, int64_t channels, SamplePositions positions, int64_t taps,
-                           int64_t tap_stride, int64_t first, int64_t count, float* panel);
+  // The far samples among those, from planes as they are (element type index: DType). Gives the
+  // bits that `sample` would give.
+  void (*sample_far[3])(Planes planes, int64_t channels, SamplePositions positions, int64_t taps,
+                        int64_t tap_stride, int64_t first, int64_t count, float* panel);
 
   // The panel's `pixels` (at most `strip`) times the weights, for `channels` output channels (a
   // multiple of `lanes`):
@@ -121,8 +124,8 @@ struct DeformConv2dKernels {
                              const float* weight, int64_t weight_stride, const float* bias,
                              float* sums, int64_t sums_stride);
 
-  // `sample` and `multiply_depthwise` in one, without the panel; the same bits. sums[0] belongs to
-  // the pixel `first`.
+  // `sample` and `multiply_depthwise` in one, without the panel; the same bits. No sample may be
+  // far. sums[0] belongs to the pixel `first`.
   void (*sample_depthwise)(StagedMap map, int64_t channels, SamplePositions positions, int64_t taps,
                            int64_t tap_stride, int64_t first, int64_t count, const float* weight,
                            int64_t weight_stride, const float* bias, float* sums,

@@ -22,6 +22,10 @@ constexpr std::int64_t kMaxChannels = 64;
 // Offset groups whose channels may share a block, and sampling positions for each pixel then.
 constexpr std::int64_t kMaxSegments = 8;
 constexpr std::int64_t kMaxSlots = 72;
+// A block is not made larger than this with more positions than that: tiles would have fewer
+// pixels.
+constexpr std::int64_t kFewChannels = 16;
+constexpr std::int64_t kFewSlots = 18;
 
 // Channels of a block that share sampling positions.
 struct Segment {
@@ -117,6 +121,10 @@ void for_each_sum_block(const Groups& groups, std::int64_t group, Visit&& visit)
     while (channel < end && block.segment_count < most_segments) {
       const std::int64_t channels = segment_end(channel) - channel;
       if (block.channels + channels > most_channels) break;
+      if (block.channels + channels > kFewChannels &&
+          (block.segment_count + 1) * groups.taps > kFewSlots) {
+        break;
+      }
       block.segments[block.segment_count++] = {channel / groups.offset_group_channels,
                                                block.channels, channels,
                                                block.channels * block.taps};
