@@ -11,17 +11,21 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parent.parent
 RESULTS = CHECKOUT / "benchmarks" / "results"
 
-# What a measurement on a processor depends on: kernels and the flags they are compiled with, not CUDA's part.
+_CORE = "plugins/core"
+# What a measurement on a device depends on: kernels and the flags they are compiled with, not the other device's folder.
 _KERNEL_SOURCES = {
-    "cpu": ("plugins/core", {".h", ".cc", ".txt"}),
-    "cuda": ("plugins/core", {".h", ".cuh", ".cu", ".txt"}),
+    "cpu": ({".h", ".cc", ".txt"}, "cuda"),
+    "cuda": ({".h", ".cuh", ".cu", ".txt"}, "cpu"),
 }
 
 
 def kernel_sources(device: str, checkout: Path = CHECKOUT) -> list[Path]:
     """The files that the kernels for ``device`` (``cpu`` or ``cuda``) are made of, in a fixed order."""
-    folder, suffixes = _KERNEL_SOURCES[device]
-    return sorted(path for path in (checkout / folder).rglob("*") if path.suffix in suffixes)
+    suffixes, other = _KERNEL_SOURCES[device]
+    core = checkout / _CORE
+    return sorted(
+        path for path in core.rglob("*") if path.suffix in suffixes and path.relative_to(core).parts[0] != other
+    )
 
 
 def kernel_hash(device: str, checkout: Path = CHECKOUT) -> str:

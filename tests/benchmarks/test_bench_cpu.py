@@ -164,6 +164,11 @@ def test_the_kernels_that_are_hashed_are_there(record: Any) -> None:
     assert len(record.kernel_sources("cpu")) >= 5
 
 
+def test_one_devices_kernels_do_not_make_the_others_figures_stale() -> None:
+    folders = {device: {path.parent.name for path in record.kernel_sources(device)} for device in ("cpu", "cuda")}
+    assert folders == {"cpu": {"core", "cpu"}, "cuda": {"core", "cuda"}}
+
+
 def test_tables_mark_what_is_stale(result: dict[str, Any], tables: ModuleType) -> None:
     text = tables.markdown(Path("cpu-x.json"), result)
     assert "Stale" not in text
