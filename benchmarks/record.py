@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 RESULTS = CHECKOUT / "benchmarks" / "results"
 
 _CORE = "plugins/core"
-# What a measurement on a device depends on: kernels and the flags they are compiled with, not the other device's folder.
+# What a measurement on a device depends on: kernels and their compiler flags, not the other device's folder.
 _KERNEL_SOURCES = {
     "cpu": ({".h", ".cc", ".txt"}, "cuda"),
     "cuda": ({".h", ".cuh", ".cu", ".txt"}, "cpu"),

@@ -164,7 +164,7 @@ def test_the_kernels_that_are_hashed_are_there(record: Any) -> None:
     assert len(record.kernel_sources("cpu")) >= 5
 
 
-def test_one_devices_kernels_do_not_make_the_others_figures_stale() -> None:
+def test_one_devices_kernels_do_not_make_the_others_figures_stale(record: Any) -> None:
     folders = {device: {path.parent.name for path in record.kernel_sources(device)} for device in ("cpu", "cuda")}
     assert folders == {"cpu": {"core", "cpu"}, "cuda": {"core", "cuda"}}
 
