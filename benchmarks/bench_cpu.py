@@ -5,9 +5,10 @@
     python benchmarks/bench_cpu.py --random 30
 
 Several engines in one process disturb each other: idle threads of one spin, and its data evicts the next one's. So
-none may spin, the engines take turns, each measurement comes after a pause and is the second of two calls (see
-``dcn_deploy.profiling.measure``). The method is checked on every shape: this project's operator runs a second
-time under another name, and the ratio of the two must be 1 within 5 % in geometric mean.
+none may spin, every thread has a core of its own (see ``placement.py``), the engines take turns, each measurement comes
+after a pause and is the second of two calls (see ``dcn_deploy.profiling.measure``). The method is checked on every
+shape: this project's operator runs a second time under another name, and the ratio of the two must be 1 within 5 % in
+geometric mean.
 
 Before it is timed, each deformable engine's result is compared with that of ONNX Runtime's operator in float64.
 
@@ -22,6 +23,7 @@ Random ones are drawn anew from ``--seed``: they show how the figures carry over
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import math
 import sys
@@ -39,6 +41,7 @@ let_idle_threads_sleep()
 import numpy as np  # noqa: E402
 import record  # noqa: E402
 from engines import DENSE, ENGINES, OURS, PEERS, Prepared, Tensors  # noqa: E402
+from placement import caller_on_one_core, workers_on_their_own_cores  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -185,6 +188,10 @@ def exact(shape: ConvShape) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     return np.asarray(y)
 
 
+def _without_again(name: str) -> str:
+    return name.removesuffix(" again")
+
+
 def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.float64]] | None) -> float | None:
     """Run once and return the relative RMS error against ``expected``.
 
@@ -192,7 +199,7 @@ def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.f
         SystemExit: if it is not the same operator.
     """
     prepared.run(0)
-    if expected is None or not ENGINES[name.removesuffix(" again")].deformable:
+    if expected is None or not ENGINES[_without_again(name)].deformable:
         return None
     error = float(np.linalg.norm(prepared.output() - expected) / np.linalg.norm(expected))
     if not error <= WRONG:
@@ -211,11 +218,16 @@ def bench(shape: ConvShape, names: Sequence[str], threads: int, method: Method, 
     """
     tensors = Tensors.random(shape, SEED)
     expected = exact(shape)
-    prepared = {name: ENGINES[name].prepare(shape, tensors, threads) for name in names}
-    if self_check and OURS in prepared:
-        prepared[SELF] = ENGINES[OURS].prepare(shape, tensors, threads)
-    errors = {name: check(engine, name, expected) for name, engine in prepared.items()}
-    samples = measure({name: engine.run for name, engine in prepared.items()}, method)
+    prepared: dict[str, Prepared] = {}
+    errors: dict[str, float | None] = {}
+    for name in [*names, SELF] if self_check and OURS in names else names:
+        engine = ENGINES[_without_again(name)]
+        # The first run starts the threads that preparing did not.
+        with contextlib.nullcontext() if engine.places_threads else workers_on_their_own_cores(threads):
+            prepared[name] = engine.prepare(shape, tensors, threads)
+            errors[name] = check(prepared[name], name, expected)
+    with caller_on_one_core(threads):
+        samples = measure({name: engine.run for name, engine in prepared.items()}, method)
     figures = {}
     for name, taken in samples.items():
         summary = asdict(summarize(taken.seconds))
@@ -386,7 +398,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     whole_suite = not shapes
     if whole_suite:
         shapes = list(SUITE)
-    rates = {str(threads): operations_per_second(threads) for threads in options.threads}
+    rates = {}
+    for threads in options.threads:
+        # This is also where PyTorch starts the threads that the dense convolution runs on.
+        with workers_on_their_own_cores(threads):
+            rates[str(threads)] = operations_per_second(threads)
     method = Method(seconds=options.seconds, fewest_runs=5, most_runs=100, warmup_seconds=options.seconds / 2)
     rows = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

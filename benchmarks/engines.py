@@ -80,6 +80,7 @@ class Engine:
         prepare: makes it ready for a shape, its tensors and a number of threads.
         deformable: whether it computes the operator; the dense convolution does not, it is the floor.
         missing: returns what is not installed, or None.
+        places_threads: whether it gives its threads cores of their own by itself.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Engine:
     prepare: Prepare
     deformable: bool
     missing: Callable[[], str | None]
+    places_threads: bool = False
 
 
 def _onnx_model(shape: ConvShape, tensors: Tensors, op_type: str, domain: str) -> bytes:
@@ -278,7 +280,7 @@ ENGINES = {
     for engine in (
         Engine(OURS, "custom operator of this project in ONNX Runtime", _ours, True, _needs_our_library),
         Engine("onnxruntime", "ONNX Runtime's own DeformConv", _theirs, True, _needs_deform_conv),
-        Engine("openvino", "OpenVINO's DeformableConvolution (opset 8)", _openvino, True, _needs("openvino")),
+        Engine("openvino", "OpenVINO's DeformableConvolution (opset 8)", _openvino, True, _needs("openvino"), True),
         Engine("torchvision", "torchvision.ops.deform_conv2d", _torchvision, True, _needs("torch", "torchvision")),
         Engine(DENSE, "dense convolution of the same shape, oneDNN through torch", _dense, False, _needs("torch")),
     )
