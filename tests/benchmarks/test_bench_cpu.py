@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
 import shutil
@@ -14,31 +13,22 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-_BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-def _module(name: str) -> ModuleType:
-    sys.path.insert(0, str(_BENCHMARKS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(_BENCHMARKS))
+from benchmark_programs import FOLDER, load
 
 
 @pytest.fixture(scope="module")
 def bench_cpu() -> ModuleType:
-    return _module("bench_cpu")
+    return load("bench_cpu")
 
 
 @pytest.fixture(scope="module")
 def tables(bench_cpu: ModuleType) -> ModuleType:
-    return _module("tables")
+    return load("tables")
 
 
 @pytest.fixture(scope="module")
 def chart(bench_cpu: ModuleType) -> ModuleType:
-    return _module("chart")
+    return load("chart")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +40,7 @@ def record(bench_cpu: ModuleType) -> Any:
 def result(tmp_path_factory: pytest.TempPathFactory, library: Path) -> dict[str, Any]:
     """A run over the two cheapest shapes, far too short to mean anything."""
     path = tmp_path_factory.mktemp("bench") / "result.json"
-    command = [sys.executable, str(_BENCHMARKS / "bench_cpu.py"), "--shapes", "cls_res4", "depthwise"]
+    command = [sys.executable, str(FOLDER / "bench_cpu.py"), "--shapes", "cls_res4", "depthwise"]
     command += ["--threads", "1", "2", "--seconds", "0.02", "--output", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     # 1: the check of the method against itself failed, as it may in a run this short on a busy machine.
@@ -272,7 +262,7 @@ def test_chart_of_multiples_of_the_dense_convolution(
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_instructions_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "instructions.json"
-    command = [sys.executable, str(_BENCHMARKS / "count_instructions.py"), "--shapes", "depthwise"]
+    command = [sys.executable, str(FOLDER / "count_instructions.py"), "--shapes", "depthwise"]
     command += ["--engines", "dcn_deploy", "--output", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr

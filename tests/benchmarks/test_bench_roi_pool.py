@@ -10,25 +10,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-_BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmark_programs import FOLDER, load
 
 
 @pytest.fixture(scope="module")
 def bench_roi_pool() -> ModuleType:
-    sys.path.insert(0, str(_BENCHMARKS))
-    try:
-        import bench_roi_pool as module
-    finally:
-        sys.path.remove(str(_BENCHMARKS))
-    return module
+    return load("bench_roi_pool")
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory, library: Path) -> dict[str, Any]:
     """A run over a few boxes, far too short to mean anything."""
     path = tmp_path_factory.mktemp("bench") / "result.json"
-    command = [sys.executable, str(_BENCHMARKS / "bench_roi_pool.py"), "--rois", "9"]
+    command = [sys.executable, str(FOLDER / "bench_roi_pool.py"), "--rois", "9"]
     command += ["--threads", "1", "2", "--seconds", "0.02", "--output", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     # 1: the check of the method against itself failed, as it may in a run this short on a busy machine.
@@ -103,11 +97,7 @@ def test_boxes_are_inside_the_image(bench_roi_pool: ModuleType) -> None:
 
 
 def test_tables_mark_what_is_stale(result: dict[str, Any], bench_roi_pool: ModuleType) -> None:
-    sys.path.insert(0, str(_BENCHMARKS))
-    try:
-        import tables
-    finally:
-        sys.path.remove(str(_BENCHMARKS))
+    tables = load("tables")
     text = tables.markdown(Path("roi-pool-x.json"), result)
     assert "Stale" not in text
     assert "| 9 RoIs | 1 thread | / RoiAlign | 2 threads | / RoiAlign |" in text

@@ -6,14 +6,11 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-_BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmark_programs import FOLDER, load
 
 _SAID = """\
 ptxas info    : 0 bytes gmem
@@ -33,12 +30,7 @@ ptxas info    : Function properties for _Z6calleev
 
 @pytest.fixture(scope="module")
 def resources() -> ModuleType:
-    sys.path.insert(0, str(_BENCHMARKS))
-    try:
-        import kernel_resources as module
-    finally:
-        sys.path.remove(str(_BENCHMARKS))
-    return module
+    return load("kernel_resources")
 
 
 def test_what_ptxas_says_is_read(resources: ModuleType) -> None:
@@ -75,7 +67,7 @@ def test_without_nvcc_it_says_so(
 
 
 def test_architectures_are_those_of_the_build(resources: ModuleType) -> None:
-    text = (_BENCHMARKS.parent / "CMakeLists.txt").read_text(encoding="utf-8")
+    text = (FOLDER.parent / "CMakeLists.txt").read_text(encoding="utf-8")
     default = text.partition('set(DCN_DEPLOY_CUDA_ARCHITECTURES "')[2].partition('"')[0]
     assert tuple(part.removesuffix("-real") for part in default.split(";")) == resources.ARCHITECTURES
     assert set(resources.FEW_ARCHITECTURES) <= set(resources.ARCHITECTURES)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-_BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmark_programs import load
 
 _two_cores = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
@@ -21,11 +17,7 @@ _two_cores = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def placement() -> ModuleType:
-    sys.path.insert(0, str(_BENCHMARKS))
-    try:
-        return importlib.import_module("placement")
-    finally:
-        sys.path.remove(str(_BENCHMARKS))
+    return load("placement")
 
 
 class _Worker:
