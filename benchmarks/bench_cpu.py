@@ -40,7 +40,7 @@ let_idle_threads_sleep()
 
 import numpy as np  # noqa: E402
 import record  # noqa: E402
-from engines import DENSE, ENGINES, OURS, PEERS, Prepared, Tensors  # noqa: E402
+from engines import DENSE, ENGINES, OURS, PEERS, Engine, Prepared, Tensors  # noqa: E402
 from placement import caller_on_one_core, workers_on_their_own_cores  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
@@ -188,8 +188,8 @@ def exact(shape: ConvShape) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     return np.asarray(y)
 
 
-def _without_again(name: str) -> str:
-    return name.removesuffix(" again")
+def _engine(name: str) -> Engine:
+    return ENGINES[OURS if name == SELF else name]
 
 
 def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.float64]] | None) -> float | None:
@@ -199,7 +199,7 @@ def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.f
         SystemExit: if it is not the same operator.
     """
     prepared.run(0)
-    if expected is None or not ENGINES[_without_again(name)].deformable:
+    if expected is None or not _engine(name).deformable:
         return None
     error = float(np.linalg.norm(prepared.output() - expected) / np.linalg.norm(expected))
     if not error <= WRONG:
@@ -221,7 +221,7 @@ def bench(shape: ConvShape, names: Sequence[str], threads: int, method: Method, 
     prepared: dict[str, Prepared] = {}
     errors: dict[str, float | None] = {}
     for name in [*names, SELF] if self_check and OURS in names else names:
-        engine = ENGINES[_without_again(name)]
+        engine = _engine(name)
         # The first run starts the threads that preparing did not.
         with contextlib.nullcontext() if engine.places_threads else workers_on_their_own_cores(threads):
             prepared[name] = engine.prepare(shape, tensors, threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _THREADS = Path("/proc/self/task")
@@ -35,7 +35,9 @@ def workers_on_their_own_cores(threads: int) -> Iterator[None]:
     yield
     if cores:
         for index, thread in enumerate(sorted(_ids() - before)):
-            os.sched_setaffinity(thread, {cores[index % len(cores)]})
+            # One that has ended since needs no core.
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, {cores[index % len(cores)]})
 
 
 @contextmanager
