@@ -5,10 +5,10 @@
     python benchmarks/bench_cpu.py --random 30
 
 Several engines in one process disturb each other: idle threads of one spin, and its data evicts the next one's. So
-none may spin, every thread has a core of its own (see ``placement.py``), the engines take turns, each measurement comes
-after a pause and is the second of two calls (see ``dcn_deploy.profiling.measure``). The method is checked on every
-shape: this project's operator runs a second time under another name, and the ratio of the two must be 1 within 5 % in
-geometric mean.
+none may spin, every thread has a core of its own (see ``placement.py``), the engines take turns, and each measurement
+comes after a pause and some untimed calls (see ``contest.py`` and ``dcn_deploy.profiling.measure``). The method is
+checked on every shape: this project's operator runs a second time under another name, and the ratio of the two must be
+1 within 5 % in geometric mean.
 
 Before it is timed, each deformable engine's result is compared with that of ONNX Runtime's operator in float64.
 
@@ -23,7 +23,6 @@ Random ones are drawn anew from ``--seed``: they show how the figures carry over
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import math
 import sys
@@ -40,21 +39,20 @@ let_idle_threads_sleep()
 
 import numpy as np  # noqa: E402
 import record  # noqa: E402
-from engines import DENSE, ENGINES, OURS, PEERS, Engine, Prepared, Tensors  # noqa: E402
-from placement import caller_on_one_core, workers_on_their_own_cores  # noqa: E402
+from contest import LEAD, Contender, method_for, time_in_turns  # noqa: E402
+from engines import DENSE, ENGINES, OURS, PEERS, Tensors  # noqa: E402
+from placement import workers_on_their_own_cores  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from dcn_deploy.models import SUITE, ConvShape  # noqa: E402
-from dcn_deploy.profiling import Method, describe_machine, measure, summarize  # noqa: E402
+from dcn_deploy.profiling import Method, describe_machine  # noqa: E402
 
 SCHEMA = "dcn_deploy.bench_cpu/2"
 SELF = f"{OURS} again"
 SELF_TOLERANCE = 0.05
 SEED = 20170317
-#: Relative RMS error above which an engine does not compute the operator, so that its time means nothing.
-WRONG = 1e-5
 
 #: The targets for this benchmark, as bounds on the ratios below.
 GEOMETRIC_MEAN_TARGET = 1.5
@@ -188,28 +186,6 @@ def exact(shape: ConvShape) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     return np.asarray(y)
 
 
-def _engine(name: str) -> Engine:
-    return ENGINES[OURS if name == SELF else name]
-
-
-def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.float64]] | None) -> float | None:
-    """Run once and return the relative RMS error against ``expected``.
-
-    Raises:
-        SystemExit: if it is not the same operator.
-    """
-    prepared.run(0)
-    if expected is None or not _engine(name).deformable:
-        return None
-    error = float(np.linalg.norm(prepared.output() - expected) / np.linalg.norm(expected))
-    if not error <= WRONG:
-        raise SystemExit(
-            f"error: {name}: expected a relative RMS error of at most {WRONG:g} against float64, got {error:.2e}. "
-            "It computes something else, so timing it would mean nothing."
-        )
-    return error
-
-
 def bench(shape: ConvShape, names: Sequence[str], threads: int, method: Method, self_check: bool) -> dict[str, Any]:
     """Time every engine on one shape, taking turns.
 
@@ -217,21 +193,15 @@ def bench(shape: ConvShape, names: Sequence[str], threads: int, method: Method, 
         One row of the result: the shape, the number of threads, and the figures by engine.
     """
     tensors = Tensors.random(shape, SEED)
-    expected = exact(shape)
-    prepared: dict[str, Prepared] = {}
-    errors: dict[str, float | None] = {}
+    contenders = {}
     for name in [*names, SELF] if self_check and OURS in names else names:
-        engine = _engine(name)
-        # The first run starts the threads that preparing did not.
-        with contextlib.nullcontext() if engine.places_threads else workers_on_their_own_cores(threads):
-            prepared[name] = engine.prepare(shape, tensors, threads)
-            errors[name] = check(prepared[name], name, expected)
-    with caller_on_one_core(threads):
-        samples = measure({name: engine.run for name, engine in prepared.items()}, method)
-    figures = {}
-    for name, taken in samples.items():
-        summary = asdict(summarize(taken.seconds))
-        figures[name] = {**summary, "stable": taken.stable, "relative_rms_error": errors[name]}
+        engine = ENGINES[OURS if name == SELF else name]
+        contenders[name] = Contender(
+            functools.partial(engine.prepare, shape, tensors, threads),
+            exact(shape) if engine.deformable else None,
+            engine.places_threads,
+        )
+    figures = time_in_turns(contenders, threads, method)
     return {
         "shape": shape.name,
         "threads": threads,
@@ -371,6 +341,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=SEED, help=f"for --random (default: {SEED})")
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), metavar="NAME", help="default: all there are")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each engine and shape (default: 1.0)")
+    parser.add_argument(
+        "--lead", type=float, default=LEAD, help=f"seconds of untimed calls before a timed one (default: {LEAD})"
+    )
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/cpu-<processor>.json)")
     return parser.parse_args(arguments)
 
@@ -403,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # This is also where PyTorch starts the threads that the dense convolution runs on.
         with workers_on_their_own_cores(threads):
             rates[str(threads)] = operations_per_second(threads)
-    method = Method(seconds=options.seconds, fewest_runs=5, most_runs=100, warmup_seconds=options.seconds / 2)
+    method = method_for(options.seconds, lead=options.lead)
     rows = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:

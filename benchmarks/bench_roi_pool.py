@@ -4,8 +4,8 @@
 
 1,000 boxes on a map of 256×50×84, one pixel of it for 16 of the image, 7×7 bins. ONNX Runtime has no deformable
 pooling; its RoiAlign (mean, sampling ratio 2, half_pixel) is the same as ``aligned`` without offsets, and what a user
-would otherwise pick. The method is that of ``bench_cpu.py``: engines take turns in one process, none spins, and one
-engine runs under two names.
+would otherwise pick. The method is that of ``bench_cpu.py`` (see ``contest.py``): engines take turns in one process,
+none spins, every thread has a core of its own, and one engine runs under two names.
 
 Before it is timed, each engine's result for the first boxes is compared with the float64 reference.
 
@@ -29,11 +29,12 @@ from typing import Any
 import bench_cpu
 import numpy as np
 import record
+from contest import Contender, method_for, time_in_turns
 from engines import ENGINES, OURS, Array, Prepared, bound_session
 from rich.console import Console
 from rich.table import Table
 
-from dcn_deploy.profiling import Method, describe_machine, measure, summarize
+from dcn_deploy.profiling import Method, describe_machine
 
 SCHEMA = "dcn_deploy.bench_roi_pool/1"
 
@@ -193,23 +194,6 @@ def _exact(name: str, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.floa
     return reference.deform_roi_pool(**feed, **POOLINGS[name].attributes)
 
 
-def check(prepared: Prepared, name: str, expected: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Run once and return the relative RMS error of the first RoIs against ``expected``.
-
-    Raises:
-        SystemExit: if it is not the same operator.
-    """
-    prepared.run(0)
-    actual = prepared.output()[: len(expected)]
-    error = float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
-    if not error <= bench_cpu.WRONG:
-        raise SystemExit(
-            f"error: {name}: expected a relative RMS error of at most {bench_cpu.WRONG:g} against float64, got "
-            f"{error:.2e}. It computes something else, so timing it would mean nothing."
-        )
-    return error
-
-
 def bench(count: int, threads: int, method: Method) -> dict[str, Any]:
     """Time every engine, taking turns.
 
@@ -217,17 +201,11 @@ def bench(count: int, threads: int, method: Method) -> dict[str, Any]:
         One row of the result: numbers of RoIs and threads, and the figures by engine.
     """
     inputs = Inputs.random(count, bench_cpu.SEED)
-    engines = {name: prepare(name, inputs, threads) for name in POOLINGS}
-    engines[SELF] = prepare(PLAIN, inputs, threads)
-    errors = {
-        name: check(engine, name, _exact(name.removesuffix(" again"), count, bench_cpu.SEED))
-        for name, engine in engines.items()
+    contenders = {
+        name: Contender(functools.partial(prepare, pooling, inputs, threads), _exact(pooling, count, bench_cpu.SEED))
+        for name, pooling in [*zip(POOLINGS, POOLINGS, strict=True), (SELF, PLAIN)]
     }
-    samples = measure({name: engine.run for name, engine in engines.items()}, method)
-    figures = {
-        name: {**asdict(summarize(taken.seconds)), "stable": taken.stable, "relative_rms_error": errors[name]}
-        for name, taken in samples.items()
-    }
+    figures = time_in_turns(contenders, threads, method)
     return {"rois": count, "threads": threads, "seconds": figures}
 
 
@@ -304,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load = (machine["load_average"] or [0.0])[0]
     if load > 0.5:
         errors.print(f"warning: the machine is busy (load average {load:.1f}): these figures will be noisy")
-    method = Method(seconds=options.seconds, fewest_runs=5, most_runs=100, warmup_seconds=options.seconds / 2)
+    method = method_for(options.seconds)
     rows = [bench(options.rois, threads, method) for threads in options.threads]
     results.print(table(rows))
     for line in verdicts(rows):

@@ -1,7 +1,7 @@
 """Timing several engines in one process so that they do not disturb each other.
 
 Idle worker threads of one engine spin and its data evicts the next one's. So the caller turns spinning off, and
-here every measurement comes after a pause, is the second of two calls, and the engines take turns in an order that
+here every measurement comes after a pause, is not the first call after it, and the engines take turns in an order that
 rotates from round to round, which spreads drift of the clock rate over all of them.
 """
 
@@ -48,6 +48,9 @@ class Method:
         most_runs: bound on the runs that fit into ``seconds``.
         alone: a call that takes longer than this many seconds is timed without another one before it: what it
             gains from warm caches is some milliseconds.
+        lead: seconds of untimed calls before the timed one, at least one call. More than 0 for runs of a few
+            milliseconds on several threads: a worker that slept through the pause takes about as long to be at work
+            again.
     """
 
     runs: int | None = None
@@ -60,9 +63,10 @@ class Method:
     fewest_runs: int = 5
     most_runs: int = 1000
     alone: float = 0.5
+    lead: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, smallest in (("runs", 1), ("seconds", 0.0), ("warmup", 0), ("pause", 0.0)):
+        for name, smallest in (("runs", 1), ("seconds", 0.0), ("warmup", 0), ("pause", 0.0), ("lead", 0.0)):
             value = getattr(self, name)
             if value is not None and not value >= smallest:
                 raise InvalidArgumentError(describe(name, expected=f"at least {smallest}", actual=value))
@@ -142,7 +146,10 @@ def _time_one(
 ) -> float:
     sleep(method.pause)
     if not before or before[-1] <= method.alone:
+        begin = clock()
         call(number)
+        while (clock() - begin) * 1e-9 < method.lead:
+            call(number)
     start = clock()
     call(number)
     return (clock() - start) * 1e-9

@@ -66,6 +66,20 @@ def test_only_the_second_call_is_timed(world: World) -> None:
     assert samples.seconds == (0.125, 0.125, 0.125)
 
 
+def test_untimed_calls_fill_the_lead(world: World) -> None:
+    # After a pause three calls are slow, as while a second thread is not at work yet.
+    engine = world.engine("a", lambda calls: 0.008 if calls % 4 < 3 else 0.004)
+    method = Method(runs=5, seconds=None, warmup=0, pause=0.01, lead=0.02)
+    assert world.measure({"a": engine}, method)["a"].seconds == (0.004,) * 5
+    assert [name for name, _ in world.log] == ["sleep", "a", "a", "a", "a"] * 5
+
+
+def test_a_call_longer_than_the_lead_is_made_once_before(world: World) -> None:
+    engine = world.engine("a", lambda calls: 0.03)
+    world.measure({"a": engine}, Method(runs=2, seconds=None, warmup=0, lead=0.02))
+    assert [name for name, _ in world.log] == ["sleep", "a", "a"] * 2
+
+
 def test_a_slow_engine_is_called_once_a_turn(world: World) -> None:
     engine = world.engine("slow", lambda calls: 2.0)
     samples = world.measure({"slow": engine}, Method(runs=4, seconds=None, warmup=0))["slow"]
