@@ -96,6 +96,7 @@ bench-cpu: build .venv/.dev-dependencies
 	$(BIN)/python benchmarks/bench_cpu.py
 	$(BIN)/python benchmarks/bench_cpu.py --random 30
 	$(BIN)/python benchmarks/bench_roi_pool.py
+	$(BIN)/python benchmarks/bench_product.py
 
 # GPU_CHECK: stages and options, e.g. GPU_CHECK="build tests".
 GPU_CHECK ?=

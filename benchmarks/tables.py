@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_cpu
+import bench_product
 import bench_roi_pool
 import record
 from engines import ENGINES
@@ -32,7 +33,7 @@ def _factor(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _heading(path: Path, result: dict[str, Any]) -> list[str]:
+def _heading(path: Path, result: dict[str, Any], what: str = "Medians in milliseconds, float32.") -> list[str]:
     """What a result was measured on."""
     machine = result["machine"]
     state = " **Stale: the kernels have changed since.**" if record.is_stale(result) else ""
@@ -41,7 +42,7 @@ def _heading(path: Path, result: dict[str, Any]) -> list[str]:
         f"{machine['cpu']}, {machine['usable_cpus']} cores, {machine['date'][:10]}, commit "
         f"{(machine['commit'] or 'unknown')[:12]} ([{path.name}](../benchmarks/results/{path.name})).{state}",
         "",
-        f"Medians in milliseconds, float32. {packages}.",
+        f"{what} {packages}.",
         "",
     ]
 
@@ -106,8 +107,25 @@ def roi_pooling(path: Path, result: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def products(path: Path, result: dict[str, Any]) -> str:
+    """The table of a result of ``bench_product.py``."""
+    titles = ["M", "depth", "pixels", "dcn_deploy", "LIBXSMM", "ours / LIBXSMM"]
+    lines = [*_heading(path, result, "The product alone on one core, GFLOP/s, caches warm.")]
+    lines += [_cells("instructions", *titles), "|" + "---|" + "---:|" * len(titles)]
+    for name, rows in result["sets"].items():
+        for row in rows:
+            sizes = [str(row[key]) for key in ("channels", "depth", "pixels")]
+            rates = [f"{rate * 1e-9:.1f}" for rate in row["operations_per_second"].values()]
+            lines.append(_cells(name, *sizes, *rates, _factor(bench_product.ratio(row))))
+    return "\n".join([*lines, ""])
+
+
 #: By the schema of a result.
-_TABLES = {bench_cpu.SCHEMA: convolutions, bench_roi_pool.SCHEMA: roi_pooling}
+_TABLES = {
+    bench_cpu.SCHEMA: convolutions,
+    bench_product.SCHEMA: products,
+    bench_roi_pool.SCHEMA: roi_pooling,
+}
 
 
 def markdown(path: Path, result: dict[str, Any]) -> str:
