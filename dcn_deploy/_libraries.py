@@ -34,7 +34,10 @@ LIBRARIES = {
     ),
     "tensorrt": NativeLibrary(
         "libdcn_deploy_tensorrt.so",
-        "This version has no TensorRT plugins yet; TensorRT reads the forms 'standard' and 'decomposed' without one",
+        "It needs nvcc of CUDA 12.8 or later and the headers of TensorRT 10.1 or later (TENSORRT_ROOT, or pip install "
+        "--no-deps kernel-lens); reinstall with -C cmake.define.DCN_DEPLOY_CUDA=ON -C "
+        "cmake.define.DCN_DEPLOY_TENSORRT=ON, which fails with the reason if one is missing. TensorRT reads the forms "
+        "'standard' and 'decomposed' without it",
     ),
 }
 

@@ -194,7 +194,10 @@ void FieldReader::text(const char* name, std::string* value) {
   const PluginField* field = take(name);
   if (field == nullptr) return;
   if (field->type != PluginFieldType::kCHAR) refuse_type(*field, "kCHAR");
-  value->assign(static_cast<const char*>(field->data), static_cast<std::size_t>(field->length));
+  value->clear();
+  if (field->length > 0) {
+    value->assign(static_cast<const char*>(field->data), static_cast<std::size_t>(field->length));
+  }
   // With or without an end, depending on who made it.
   while (!value->empty() && value->back() == '\0') value->pop_back();
 }
