@@ -93,9 +93,10 @@ if(NOT TensorRTHeaders_INCLUDE_DIR)
   endif()
 endif()
 
-set(_cuda_include_dir "")
+unset(_cuda_include_dir)
 if(TensorRTHeaders_INCLUDE_DIR)
   set(_cuda_hints ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  unset(_nvcc)
   find_program(_nvcc nvcc NO_CACHE)
   if(_nvcc)
     # nvcc may be a link into the toolkit, or a script of the toolkit's own that says where it is.
