@@ -20,8 +20,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
     command += ["--config-settings", f"build-dir={folder / 'build'}"]
-    # Its absence would be a reason to fail, not to build less.
+    # Their absence would be a reason to fail, not to build less.
     command += ["--config-settings", "cmake.define.DCN_DEPLOY_ONNXRUNTIME=ON"]
+    if shutil.which("nvcc") is not None:
+        command += ["--config-settings", "cmake.define.DCN_DEPLOY_TENSORRT=ON"]
     # One architecture shows whether the library gets into the wheel.
     command += ["--config-settings", "cmake.define.DCN_DEPLOY_CUDA_ARCHITECTURES=80-real"]
     command += ["--wheel-dir", str(folder / "dist"), str(source_tree.CHECKOUT)]
@@ -59,7 +61,9 @@ def test_nothing_else_is_in_it(names: list[str]) -> None:
 
 def test_the_native_library_is_in_it(names: list[str]) -> None:
     assert "dcn_deploy/lib/libdcn_deploy_onnxruntime.so" in names
-    assert ("dcn_deploy/lib/libdcn_deploy_onnxruntime_cuda.so" in names) == (shutil.which("nvcc") is not None)
+    has_nvcc = shutil.which("nvcc") is not None
+    for library in ("onnxruntime_cuda", "tensorrt"):
+        assert (f"dcn_deploy/lib/libdcn_deploy_{library}.so" in names) == has_nvcc, library
     assert len([name for name in names if name.endswith(".so")]) <= 3, "the rest is for tests and benchmarks"
 
 
