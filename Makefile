@@ -84,7 +84,7 @@ test-cuda-host: .venv/.dev-dependencies
 	$(BIN)/cmake -S . -B build/cuda-host-tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
 	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDCN_DEPLOY_CUDA_HOST_TESTS=ON -DDCN_DEPLOY_SANITIZE=address,undefined \
 	    -DDCN_DEPLOY_ONNXRUNTIME=OFF -DDCN_DEPLOY_CUDA=OFF
-	$(BIN)/cmake --build build/cuda-host-tests --target dcn_deploy_cuda_host_tests
+	$(BIN)/cmake --build build/cuda-host-tests --target dcn_deploy_host_tests
 	$(BIN)/ctest --test-dir build/cuda-host-tests --output-on-failure --parallel 2
 
 test-python: build .venv/.dev-dependencies

@@ -34,7 +34,15 @@ LIBRARIES = {
     ),
     "tensorrt": NativeLibrary(
         "libdcn_deploy_tensorrt.so",
-        "This version has no TensorRT plugins yet; TensorRT reads the forms 'standard' and 'decomposed' without one",
+        "It needs nvcc of CUDA 12.8 or later and the headers of TensorRT 10.1 or later (TENSORRT_ROOT, or pip install "
+        "--no-deps kernel-lens); reinstall with -C cmake.define.DCN_DEPLOY_CUDA=ON -C "
+        "cmake.define.DCN_DEPLOY_TENSORRT=ON, which fails with the reason if one is missing. TensorRT reads the forms "
+        "'standard' and 'decomposed' without it",
+    ),
+    "tensorrt_register": NativeLibrary(
+        "libdcn_deploy_tensorrt_register.so",
+        "It is built with the library 'tensorrt': reinstall with -C cmake.define.DCN_DEPLOY_CUDA=ON -C "
+        "cmake.define.DCN_DEPLOY_TENSORRT=ON, which fails with the reason if something is missing",
     ),
 }
 
@@ -62,7 +70,9 @@ def library_path(kind: str) -> Path:
     Args:
         kind: ``"onnxruntime"``: custom-op library for ``SessionOptions.register_custom_ops_library``;
             ``"onnxruntime_cuda"``: the same for the CUDA provider;
-            ``"tensorrt"``: plugin library for TensorRT's plugin registry.
+            ``"tensorrt"``: plugin library for TensorRT's plugin registry;
+            ``"tensorrt_register"``: library that puts it there when it is opened, for programs that do no more with
+            a plugin library than to open it.
 
     Raises:
         InvalidArgumentError: for an unknown ``kind``.
@@ -81,4 +91,22 @@ def library_path(kind: str) -> Path:
     raise LibraryNotBuiltError(
         f"{library.filename} is not part of this installation (looked in {', '.join(map(str, folders))}). "
         f"{library.remedy}. 'dcn-deploy doctor' shows what was found."
+    )
+
+
+def cmake_path() -> Path:
+    """Return the folder of this installation's CMake package: ``cmake -Ddcn_deploy_DIR=<folder>`` finds it.
+
+    ``find_package(dcn_deploy)`` then makes a target of each native library, and ``dcn_deploy::headers``.
+
+    Raises:
+        LibraryNotBuiltError: if the installation has none.
+    """
+    folders = [folder / "cmake" / "dcn_deploy" for folder in _search_path()]
+    for folder in folders:
+        if (folder / "dcn_deploy-config.cmake").is_file():
+            return folder
+    raise LibraryNotBuiltError(
+        f"dcn_deploy-config.cmake is not part of this installation (looked in {', '.join(map(str, folders))}). "
+        "It comes with the native part; reinstall dcn-deploy from a wheel or a checkout"
     )

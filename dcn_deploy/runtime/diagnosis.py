@@ -211,8 +211,11 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _loaded(kind: str, path: str, required: bool) -> Finding:
-    if not kind.startswith("onnxruntime"):
-        return Finding("libraries", kind, "ok", path, required=required)
+    if kind == "tensorrt":
+        return _plugin_library(path)
+    if kind == "tensorrt_register":
+        # Opening it is what it is for, which only a process with TensorRT in it should do.
+        return Finding("libraries", kind, "ok", f"{path}, for programs that open a plugin library and no more")
     try:
         ort = require("onnxruntime", "the library")
         if kind == "onnxruntime_cuda":
@@ -230,6 +233,19 @@ def _loaded(kind: str, path: str, required: bool) -> Finding:
         return Finding("libraries", kind, "broken", f"{path} does not load: {error}", remedy, required)
     detail = f"{_library_version(path)}, {path}, loads in ONNX Runtime {ort.__version__}"
     return Finding("libraries", kind, "ok", detail, required=required)
+
+
+def _plugin_library(path: str) -> Finding:
+    """Whether the library of plugins can be loaded, which needs no TensorRT: a registry does no more at first."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(path).getCreators  # noqa: B018
+    except (OSError, AttributeError) as error:
+        remedy = "reinstall dcn-deploy"
+        return Finding("libraries", "tensorrt", "broken", f"{path} does not load: {error}", remedy)
+    detail = f"{_library_version(path)}, {path}, plugins for TensorRT 10 and later"
+    return Finding("libraries", "tensorrt", "ok", detail)
 
 
 def _library_version(path: str) -> str:

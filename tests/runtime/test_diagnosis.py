@@ -77,6 +77,14 @@ def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not broken.ok
 
 
+def test_a_plugin_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libdcn_deploy_tensorrt.so").write_bytes(b"no library")
+    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path))
+    found = next(f for f in module._libraries() if f.part == "tensorrt")
+    assert (found.status, found.remedy, found.required) == ("broken", "reinstall dcn-deploy", False)
+    assert f"{tmp_path}/libdcn_deploy_tensorrt.so does not load: " in found.detail
+
+
 def test_a_wrong_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_run_one_node", lambda check: [2.0, 1.0])
     convolution, pooling = module._core_way()
