@@ -1,6 +1,7 @@
 #include "tensorrt/creators.h"
 
 #include <array>
+#include <cstdio>
 #include <memory>
 
 #include "tensorrt/deform_conv2d_plugin.h"
@@ -21,12 +22,12 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
 
   nvinfer1::IPluginV3* createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields,
                                     nvinfer1::TensorRTPhase phase) noexcept override {
-    const std::string where = guarded<std::string>(Operator::kOpType, {}, [&] {
-      return Origin{Operator::kOpType, namespace_, name == nullptr ? "" : name}.where();
-    });
+    // What the plugin would say of itself, were there one.
+    char where[1100];
+    const char* layer = name == nullptr ? "" : name;
+    std::snprintf(where, sizeof(where), "%s '%s'", Operator::kOpType, layer);
     return guarded<nvinfer1::IPluginV3*>(where, nullptr, [&] {
-      auto plugin = std::make_unique<Operator>(
-          Origin{Operator::kOpType, namespace_, name == nullptr ? "" : name});
+      auto plugin = std::make_unique<Operator>(Origin{Operator::kOpType, namespace_, layer});
       plugin->read_fields(fields, phase);
       return plugin.release();
     });

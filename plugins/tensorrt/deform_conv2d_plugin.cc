@@ -134,6 +134,8 @@ std::size_t DeformConv2dPlugin::workspace_bytes(const LayerTensors& tensors) con
   const cuda::Device any{std::numeric_limits<int>::max(), 1,
                          std::numeric_limits<std::size_t>::max()};
   const ShapeView w = shape_of(tensors.inputs[kW]);
+  check(shape_check::check_rank("W", "[M, C/group, kH, kW]", w, 4, 1));
+  check(shape_check::check_known({{"W", w}}));
   DeformConv2dParams params{};
   params.batch = 1;
   params.out_channels = w.dim(0);

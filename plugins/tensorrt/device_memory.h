@@ -1,7 +1,7 @@
 // Device memory that a plugin keeps for itself. No header of CUDA is needed to include this one.
 //
-// It comes from the CUDA runtime, and not from the allocator that TensorRT offers a plugin: the
-// layout of that object is not the same in all versions of TensorRT that this library serves.
+// It comes from the CUDA runtime, not from the allocator that TensorRT offers a plugin: TensorRT's
+// reports and limits do not count it.
 
 #ifndef DCN_DEPLOY_TENSORRT_DEVICE_MEMORY_H_
 #define DCN_DEPLOY_TENSORRT_DEVICE_MEMORY_H_

@@ -25,18 +25,18 @@ inline void check(const Status& status) {
   if (!status.ok()) throw Failure(status.message);
 }
 
-// Gives what `body` does, or logs what it threw and gives `on_failure`. `where` is the layer.
+// Gives what `body` does, or logs what it threw and gives `on_failure`. `where` is the layer;
+// nothing may be made on the way here that can throw.
 template <typename Result, typename Body>
-Result guarded(const std::string& where, Result on_failure, Body&& body) noexcept {
+Result guarded(const char* where, Result on_failure, Body&& body) noexcept {
   try {
     return body();
   } catch (const std::bad_alloc&) {
-    log(nvinfer1::ILogger::Severity::kERROR, where.c_str(),
-        "expected memory of the host, got none");
+    log(nvinfer1::ILogger::Severity::kERROR, where, "expected memory of the host, got none");
   } catch (const std::exception& error) {
-    log(nvinfer1::ILogger::Severity::kERROR, where.c_str(), error.what());
+    log(nvinfer1::ILogger::Severity::kERROR, where, error.what());
   } catch (...) {
-    log(nvinfer1::ILogger::Severity::kERROR, where.c_str(), "an unknown failure");
+    log(nvinfer1::ILogger::Severity::kERROR, where, "an unknown failure");
   }
   return on_failure;
 }

@@ -57,10 +57,11 @@ void Plugin::check_tactic(std::int32_t tactic) const {
 }
 
 void Plugin::warn(const std::string& message) const noexcept {
-  guarded(origin_.where(), false, [&] {
-    log(nvinfer1::ILogger::Severity::kWARNING, origin_.where().c_str(), message.c_str());
-    return true;
-  });
+  log(nvinfer1::ILogger::Severity::kWARNING, where(), message.c_str());
+}
+
+void Plugin::name_for_messages() {
+  where_ = std::string(origin_.op_type) + " '" + origin_.layer + "'";
 }
 
 void Plugin::visit_fields(FieldVisitor* visitor) {
@@ -76,6 +77,7 @@ void Plugin::read_fields(const nvinfer1::PluginFieldCollection* collection,
     std::string layer;
     reader.text(kLayerField, &layer);
     if (origin_.layer.empty()) origin_.layer = layer;
+    name_for_messages();
   } else {
     check_given(reader);
   }
@@ -99,13 +101,13 @@ nvinfer1::IPluginCapability* Plugin::getCapabilityInterface(
 }
 
 nvinfer1::IPluginV3* Plugin::clone() noexcept {
-  return guarded<nvinfer1::IPluginV3*>(origin_.where(), nullptr, [&] { return copy().release(); });
+  return guarded<nvinfer1::IPluginV3*>(where(), nullptr, [&] { return copy().release(); });
 }
 
 std::int32_t Plugin::getOutputDataTypes(nvinfer1::DataType* output_types, std::int32_t output_count,
                                         const nvinfer1::DataType* input_types,
                                         std::int32_t input_count) const noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     require_outputs(output_count);
     const LayerInputs::Positions positions = inputs_->positions(input_count);
     for (std::size_t input = 0; input < inputs_->count(); ++input) {
@@ -121,7 +123,7 @@ std::int32_t Plugin::getOutputShapes(const nvinfer1::DimsExprs* inputs, std::int
                                      const nvinfer1::DimsExprs*, std::int32_t shape_input_count,
                                      nvinfer1::DimsExprs* outputs, std::int32_t output_count,
                                      nvinfer1::IExprBuilder& builder) noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     require_outputs(output_count);
     if (shape_input_count != 0) {
       throw Failure("shape inputs: expected none, got " + std::to_string(shape_input_count));
@@ -155,7 +157,7 @@ std::int32_t Plugin::getOutputShapes(const nvinfer1::DimsExprs* inputs, std::int
 bool Plugin::supportsFormatCombination(std::int32_t position, const DynamicPluginTensorDesc* in_out,
                                        std::int32_t input_count,
                                        std::int32_t output_count) noexcept {
-  return guarded(origin_.where(), false, [&] {
+  return guarded(where(), false, [&] {
     require_outputs(output_count);
     const PluginTensorDesc& desc = in_out[position].desc;
     const PluginTensorDesc& x = in_out[0].desc;
@@ -168,7 +170,7 @@ bool Plugin::supportsFormatCombination(std::int32_t position, const DynamicPlugi
 std::int32_t Plugin::configurePlugin(const DynamicPluginTensorDesc* in, std::int32_t input_count,
                                      const DynamicPluginTensorDesc* out,
                                      std::int32_t output_count) noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     require_outputs(output_count);
     const std::vector<PluginTensorDesc> in_network = fixed(in, input_count, nullptr);
     const std::vector<PluginTensorDesc> out_network = fixed(out, output_count, nullptr);
@@ -191,7 +193,7 @@ std::size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs,
                                      std::int32_t input_count,
                                      const DynamicPluginTensorDesc* outputs,
                                      std::int32_t output_count) const noexcept {
-  return guarded<std::size_t>(origin_.where(), 0, [&] {
+  return guarded<std::size_t>(where(), 0, [&] {
     require_outputs(output_count);
     const std::vector<PluginTensorDesc> in =
         fixed(inputs, input_count, &DynamicPluginTensorDesc::max);
@@ -204,7 +206,7 @@ std::size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs,
 std::int32_t Plugin::getNbTactics() noexcept { return static_cast<std::int32_t>(tactics_.size()); }
 
 std::int32_t Plugin::getValidTactics(std::int32_t* tactics, std::int32_t count) noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     if (count != getNbTactics()) {
       throw Failure("tactics: expected room for " + std::to_string(getNbTactics()) + ", got " +
                     std::to_string(count));
@@ -221,7 +223,7 @@ std::string Plugin::text_of_fields() {
 }
 
 const char* Plugin::getTimingCacheID() noexcept {
-  return guarded<const char*>(origin_.where(), nullptr, [&] {
+  return guarded<const char*>(where(), nullptr, [&] {
     // Another version has other kernels. TensorRT itself adds shapes, types and formats.
     timing_cache_id_.value = std::string("dcn_deploy ") + DCN_DEPLOY_VERSION + " " +
                              origin_.op_type + " " + text_of_fields();
@@ -230,14 +232,14 @@ const char* Plugin::getTimingCacheID() noexcept {
 }
 
 const char* Plugin::getMetadataString() noexcept {
-  return guarded<const char*>(origin_.where(), nullptr, [&] {
+  return guarded<const char*>(where(), nullptr, [&] {
     metadata_.value = text_of_fields();
     return metadata_.value.c_str();
   });
 }
 
 std::int32_t Plugin::setTactic(std::int32_t tactic) noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     check_tactic(tactic);
     if (tactic != tactic_) planned_.value.clear();
     tactic_ = tactic;
@@ -275,7 +277,7 @@ void Plugin::plan_for(const PluginTensorDesc* in, int input_count, const PluginT
 std::int32_t Plugin::onShapeChange(const PluginTensorDesc* in, std::int32_t input_count,
                                    const PluginTensorDesc* out,
                                    std::int32_t output_count) noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     require_outputs(output_count);
     plan_for(in, input_count, out);
     input_count_ = input_count;
@@ -286,7 +288,7 @@ std::int32_t Plugin::onShapeChange(const PluginTensorDesc* in, std::int32_t inpu
 std::int32_t Plugin::enqueue(const PluginTensorDesc* input_desc,
                              const PluginTensorDesc* output_desc, const void* const* inputs,
                              void* const* outputs, void* workspace, cudaStream_t stream) noexcept {
-  return guarded(origin_.where(), kFailed, [&] {
+  return guarded(where(), kFailed, [&] {
     if (input_count_ < 0) {
       throw Failure("enqueue: expected onShapeChange or configurePlugin before it, got neither");
     }
@@ -314,7 +316,7 @@ std::int32_t Plugin::enqueue(const PluginTensorDesc* input_desc,
 }
 
 nvinfer1::IPluginV3* Plugin::attachToContext(nvinfer1::IPluginResourceContext*) noexcept {
-  return guarded<nvinfer1::IPluginV3*>(origin_.where(), nullptr, [&] {
+  return guarded<nvinfer1::IPluginV3*>(where(), nullptr, [&] {
     std::unique_ptr<Plugin> attached = copy();
     attached->attached_ = true;
     return attached.release();
@@ -322,7 +324,7 @@ nvinfer1::IPluginV3* Plugin::attachToContext(nvinfer1::IPluginResourceContext*) 
 }
 
 const nvinfer1::PluginFieldCollection* Plugin::getFieldsToSerialize() noexcept {
-  return guarded<const nvinfer1::PluginFieldCollection*>(origin_.where(), nullptr, [&] {
+  return guarded<const nvinfer1::PluginFieldCollection*>(where(), nullptr, [&] {
     auto writer = std::make_unique<FieldWriter>();
     visit_fields(writer.get());
     writer->text(kLayerField, &origin_.layer);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/cuda/device.h"
@@ -26,13 +27,11 @@ namespace tensorrt {
 
 inline constexpr const char* kPluginVersion = "1";
 
-// Where a plugin comes from. The strings but the layer's are constants.
+// Where a plugin comes from. The first two are constants.
 struct Origin {
   const char* op_type;
   const char* plugin_namespace;
   std::string layer;
-
-  std::string where() const { return std::string(op_type) + " '" + layer + "'"; }
 };
 
 // A member that a copy of its owner starts without.
@@ -110,7 +109,7 @@ class Plugin : public nvinfer1::IPluginV3,
     void* workspace = nullptr;
   };
 
-  explicit Plugin(Origin origin) : origin_(std::move(origin)) {}
+  explicit Plugin(Origin origin) : origin_(std::move(origin)) { name_for_messages(); }
   Plugin(const Plugin&) = default;
 
   // Whether it belongs to an execution context, which it lives as long as.
@@ -143,8 +142,12 @@ class Plugin : public nvinfer1::IPluginV3,
   void plan_for(const nvinfer1::PluginTensorDesc* in, int input_count,
                 const nvinfer1::PluginTensorDesc* out);
   std::string text_of_fields();
+  void name_for_messages();
+  const char* where() const noexcept { return where_.c_str(); }
 
   Origin origin_;
+  // The layer, as messages have it.
+  std::string where_;
   std::string optional_inputs_;
   std::shared_ptr<const LayerInputs> inputs_;
   bool attached_ = false;

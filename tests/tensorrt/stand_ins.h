@@ -63,7 +63,7 @@ class SizeBuilder final : public nvinfer1::IExprBuilder, private nvinfer1::apiv:
   bool dry_ = false;
 };
 
-// Keeps what it is told.
+// Keeps what it is told. Its classes are those of the headers.
 class Logger final : public nvinfer1::ILogger, public nvinfer1::ILoggerFinder {
  public:
   struct Message {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -44,3 +46,19 @@ def test_it_needs_neither_tensorrt_nor_cuda_nor_a_c_plus_plus_library(plugin_lib
     lines = [line for line in _lines("readelf", "--dynamic", str(plugin_library)) if "(NEEDED)" in line]
     needed = {line.split("[")[1].rstrip("]").split(".so")[0] for line in lines}
     assert needed <= {"libgcc_s", "libc", "libm", "libdl", "libpthread", "librt", "ld-linux-x86-64"}
+
+
+def test_its_source_names_nothing_that_tensorrt_calls_deprecated(checkout: Path) -> None:
+    """The compiler refuses deprecated functions; of deprecated classes it says nothing."""
+    package = importlib.util.find_spec("kernel_lens")
+    if package is None or package.origin is None:
+        pytest.skip("the package kernel-lens, which carries TensorRT's headers, is not installed")
+    headers = (Path(package.origin).parent / "include" / "tensorrt").glob("*.h")
+    text = "".join(path.read_text(encoding="utf-8") for path in headers)
+    names = set(re.findall(r"class TRT_DEPRECATED (\w+)", text))
+    assert {"IPluginV2", "IPluginV2Ext", "IPluginCreator"} <= names
+    sources = sorted((checkout / "plugins" / "tensorrt").glob("*.[ch]*"))
+    assert sources
+    used = set(re.findall(r"nvinfer1::(\w+)", "".join(path.read_text(encoding="utf-8") for path in sources)))
+    assert {"IPluginV3OneBuild", "IPluginCreatorV3One"} <= used
+    assert not used & names
