@@ -46,6 +46,7 @@ def require(package: str, purpose: str) -> ModuleType:
     except ImportError as error:
         missing = (error.name or package).split(".")[0]
         raise MissingDependencyError(
-            f"{purpose} needs the package '{missing}', which cannot be imported ({error}). Install it: {how_to_install(missing)}",
+            f"{purpose} needs the package '{missing}', which cannot be imported ({error}). "
+            f"Install it: {how_to_install(missing)}",
             name=error.name,
         ) from error
