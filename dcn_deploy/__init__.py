@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SUBPACKAGES = (
     "analysis",
+    "engine",
     "errors",
     "export",
     "models",

@@ -528,11 +528,11 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def lint(model: onnx.ModelProto | str | os.PathLike[str], *, target: str | None = None) -> list[Finding]:
+def lint(model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, target: str | None = None) -> list[Finding]:
     """Return what is wrong with a model, or will go wrong at its target.
 
     Args:
-        model: the model, or the path of one. It is not changed.
+        model: the model, or the path of one. It is not changed, but that an ``onnx_ir.Model`` gets its shapes inferred.
         target: where it is headed to, one of :data:`TARGETS`; None looks only for what is wrong everywhere.
 
     Returns:
