@@ -254,6 +254,7 @@ class EngineBuilder(ABC):
         parsing.check_operators(self.api, parser, prepared.operators)
         with tempfile.TemporaryDirectory(prefix="dcn_deploy-build-") as folder:
             parsing.parse(self.api, parser, prepared.write(Path(folder)), source, messages)
+            prepared.retype(parsing.element_types(network))
             config = self._created(builder.create_builder_config, "a configuration", messages)
             self._configure(config, builder, profiles)
             config.progress_monitor = reporting = monitor(self.api, progress)

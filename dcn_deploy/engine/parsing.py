@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import BackendError, UnsupportedError
-from dcn_deploy.runtime.tensorrt_api import Api, Messages
+from dcn_deploy.runtime.engine_metadata import numpy_dtype
+from dcn_deploy.runtime.tensorrt_api import DTYPES, Api, Messages
 from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DOMAIN, OPERATORS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # How many of several errors are shown.
 _SHOWN = 3
@@ -83,6 +87,13 @@ def parse(api: Api, parser: Any, path: Path, source: str, messages: Messages) ->
         raise api.error(f"it cannot read '{source}'", messages, _sentence(_OTHERWISE))
     more = f" ({len(errors) - _SHOWN} more errors)" if len(errors) > _SHOWN else ""
     raise BackendError(f"{api.title} cannot read '{source}': {' '.join(errors[:_SHOWN])}{more}")
+
+
+def element_types(network: Any) -> dict[str, np.dtype[Any]]:
+    """Return the element type of each input and output of a network, by name, as far as NumPy has it."""
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    tensors += [network.get_output(i) for i in range(network.num_outputs)]
+    return {tensor.name: numpy_dtype(DTYPES[tensor.dtype.name]) for tensor in tensors if tensor.dtype.name in DTYPES}
 
 
 def describe_error(error: Any) -> str:

@@ -8,10 +8,10 @@ would mistake for another is refused here.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import InvalidModelError, UnsupportedError, describe
 from dcn_deploy.runtime.runner import TensorSpec
@@ -19,6 +19,7 @@ from dcn_deploy.runtime.tensorrt_api import Package
 from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN, OPERATORS, OperatorSchema
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
 #: Domains whose operators the parser knows: the standard, TensorRT's own quantisation, ONNX Runtime's.
@@ -53,6 +54,15 @@ class Prepared:
     def has_plugins(self) -> bool:
         """Whether a node is one of this project's plugins."""
         return self.form == "plugin"
+
+    def retype(self, dtypes: Mapping[str, np.dtype[Any]]) -> None:
+        """Correct the element types of inputs and outputs to those that the parser gave them.
+
+        Args:
+            dtypes: by name; float32 for what is float64 in the file.
+        """
+        self.inputs = tuple(replace(spec, dtype=dtypes.get(spec.name, spec.dtype)) for spec in self.inputs)
+        self.outputs = tuple(replace(spec, dtype=dtypes.get(spec.name, spec.dtype)) for spec in self.outputs)
 
     def write(self, folder: Path) -> Path:
         """Write the network for the parser and return its path."""

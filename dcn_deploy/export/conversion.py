@@ -133,7 +133,7 @@ def _check_request(form: str | None, precision: str | None) -> None:
         check_precision(precision)
     if form is None and precision is None:
         raise InvalidArgumentError(
-            describe("conversion", expected="a form, a precision or both", actual="neither of them")
+            describe("conversion", expected="a form (--form), a precision (--precision) or both", actual="neither")
         )
 
 

@@ -365,11 +365,12 @@ def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
 
 def _spec_from_json(values: Mapping[str, Any]) -> TensorSpec:
     dtype, shape, boxes = values["dtype"], values["shape"], values["boxes"]
-    spec = TensorSpec(str(values["name"]), None if dtype is None else _dtype(dtype), None)
+    spec = TensorSpec(str(values["name"]), None if dtype is None else numpy_dtype(dtype), None)
     return replace(spec, shape=None if shape is None else tuple(shape), boxes=None if boxes is None else Boxes(**boxes))
 
 
-def _dtype(name: str) -> np.dtype[Any]:
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the NumPy dtype of that name, bfloat16 included."""
     import numpy as np
 
     if name == "bfloat16":

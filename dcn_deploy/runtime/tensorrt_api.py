@@ -55,6 +55,19 @@ PACKAGES: Mapping[str, Package] = {
 }
 
 
+#: NumPy's names of the element types, by TensorRT's. It has none for the rest (FP8, FP4, INT4, E8M0).
+DTYPES: Mapping[str, str] = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
 @dataclass(frozen=True)
 class Message:
     """One line of TensorRT's log.
