@@ -326,8 +326,15 @@ def _remove_idle_casts(graph: ir.Graph) -> None:
     """Remove the Casts of a graph that change nothing."""
     for node in list(graph):
         source, result = (node.inputs[0], node.outputs[0]) if _is_cast(node) else (None, None)
-        if source is None or result is None or result.is_graph_output() or dtype_of(source) != dtype_of(result):
+        if source is None or result is None or dtype_of(source) != dtype_of(result):
             continue
+        if result.is_graph_output():
+            if source.producer() is None or source.is_graph_output():
+                continue  # only a node's output can take over the name of the graph's
+            for position, output in enumerate(list(graph.outputs)):
+                if output is result:
+                    graph.outputs[position] = source
+            source.name, result.name = result.name, source.name
         for use in list(result.uses()):
             use.node.replace_input_with(use.idx, source)
         graph.remove(node, safe=True)
