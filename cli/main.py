@@ -48,8 +48,9 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("export", "Write a PyTorch network to an ONNX file."),
-        Command("convert", "Change the form of an ONNX file: plugin, standard or decomposed."),
+        Command("convert", "Change form or precision of an ONNX file."),
         Command("lint", "Find what a runtime will stumble over in an ONNX file."),
+        Command("build", "Make a TensorRT or TensorRT-RTX engine of an ONNX file."),
         Command("validate", "Compare backends with a reference, output by output."),
         Command("profile", "Time backends side by side."),
         Command("doctor", "Say what is built, what is found and what is missing."),

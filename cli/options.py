@@ -26,22 +26,26 @@ def parse_names(values: Sequence[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def parse_shapes(values: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def parse_shapes(values: Sequence[str], option: str = "--shape") -> dict[str, tuple[int, ...]]:
     """Parse ``--shape input=1,3,224,224``, one value for each input.
+
+    Args:
+        values: what the option was given.
+        option: its name, for the errors.
 
     Raises:
         InvalidArgumentError: if a value is not of that form, or an input comes twice.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for value in values:
-        name, extents = _split(value, "--shape", "input=1,3,224,224", shapes)
+        name, extents = _split(value, option, "input=1,3,224,224", shapes)
         try:
             shape = tuple(int(extent) for extent in extents)
         except ValueError:
             shape = (-1,)
         if any(extent < 0 for extent in shape):
             raise InvalidArgumentError(
-                describe("--shape", expected="whole numbers, as in input=1,3,224,224", actual=repr(value))
+                describe(option, expected="whole numbers, as in input=1,3,224,224", actual=repr(value))
             )
         shapes[name] = shape
     return shapes

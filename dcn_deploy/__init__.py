@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SUBPACKAGES = (
     "analysis",
+    "engine",
     "errors",
     "export",
     "models",

@@ -17,11 +17,18 @@ _HOW_TO_INSTALL = {
     "safetensors": "pip install safetensors",
     "openvino": "pip install openvino",
     "torchvision": "pip install torchvision",
+    "tensorrt": "pip install 'dcn-deploy[tensorrt]', from NVIDIA's package index",
+    "tensorrt_rtx": "pip install 'dcn-deploy[rtx]'",
     "matplotlib": "pip install 'dcn-deploy[viz]'",
     "PIL": "pip install 'dcn-deploy[viz]'",
     "sklearn": "pip install 'dcn-deploy[demo]'",
     "jinja2": "pip install 'dcn-deploy[demo]'",
 }
+
+
+def how_to_install(package: str) -> str:
+    """Return the command that installs a top-level package."""
+    return _HOW_TO_INSTALL.get(package, f"pip install {package}")
 
 
 def require(package: str, purpose: str) -> ModuleType:
@@ -38,8 +45,8 @@ def require(package: str, purpose: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         missing = (error.name or package).split(".")[0]
-        how = _HOW_TO_INSTALL.get(missing, f"pip install {missing}")
         raise MissingDependencyError(
-            f"{purpose} needs the package '{missing}', which cannot be imported ({error}). Install it: {how}",
+            f"{purpose} needs the package '{missing}', which cannot be imported ({error}). "
+            f"Install it: {how_to_install(missing)}",
             name=error.name,
         ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcn_deploy.errors import InvalidModelError, UnsupportedError
+from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, UnsupportedError, describe
 from dcn_deploy.export import metadata, model_files, opsets
 from dcn_deploy.export.expansion import (
     IR_VERSION,
@@ -26,7 +26,7 @@ from dcn_deploy.export.expansion import (
     SharedValues,
     describe_original,
 )
-from dcn_deploy.export.forms import check_form, deformable_nodes
+from dcn_deploy.export.forms import FORMS, check_form, deformable_nodes
 from dcn_deploy.export.node_reading import (
     attributes_of,
     check_node,
@@ -38,6 +38,8 @@ from dcn_deploy.export.node_reading import (
 from dcn_deploy.export.operators import OPERATOR_EXPORTS
 from dcn_deploy.export.operators.base import NodeView
 from dcn_deploy.export.operators.mmdeploy import FOREIGN_OPERATORS
+from dcn_deploy.export.precision import apply as apply_precision
+from dcn_deploy.export.precision import check_precision
 from dcn_deploy.schema import DOMAIN, DOMAIN_VERSION, OPERATORS
 
 if TYPE_CHECKING:
@@ -57,16 +59,20 @@ class ConversionResult:
     Attributes:
         path: the ONNX file.
         external_data: the file with the weights beside it, None if they are inside.
-        form: form of the deformable nodes.
+        form: form of the deformable nodes; None if there are none, and none was asked for.
         opset: version of the default domain.
         nodes: number of deformable nodes.
+        precision: element type of the weights: ``fp32``, ``fp16``, ``bf16``, ``fp64`` or ``mixed``.
+        kept_float32: nodes that compute in float32 all the same, since a constant of theirs is beyond float16.
     """
 
     path: Path
     external_data: Path | None
-    form: str
+    form: str | None
     opset: int
     nodes: int
+    precision: str | None = None
+    kept_float32: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain Python values."""
@@ -76,17 +82,23 @@ class ConversionResult:
             "form": self.form,
             "opset": self.opset,
             "nodes": self.nodes,
+            "precision": self.precision,
+            "kept_float32": list(self.kept_float32),
         }
 
     def to_table(self) -> RenderableType:
         """Return a table for ``rich``."""
         from dcn_deploy.export.model_files import summary
 
-        return summary(self.to_json())
+        rows = self.to_json()
+        kept = rows.pop("kept_float32")
+        return summary(rows | ({"kept in float32": ", ".join(kept)} if kept else {}))
 
 
-def convert(model: onnx.ModelProto | str | os.PathLike[str], form: str) -> onnx.ModelProto:
-    """Return a model with every deformable node in the wanted form.
+def convert(
+    model: onnx.ModelProto | str | os.PathLike[str], form: str | None = None, *, precision: str | None = None
+) -> onnx.ModelProto:
+    """Return a model with every deformable node in the wanted form, and its tensors in the wanted element types.
 
     Nodes in any of the three forms are read, also several in one model, and those of mmdeploy and mmcv
     (domain ``mmdeploy``). Between ``plugin`` and ``standard`` a node is renamed; where features are half and
@@ -95,25 +107,42 @@ def convert(model: onnx.ModelProto | str | os.PathLike[str], form: str) -> onnx.
     Nodes in subgraphs (If, Loop, Scan) are converted in place; a model-local function that holds one is inlined.
     The opset is raised where the form needs it.
 
+    With a precision the network computes in other element types: ``fp32``, ``fp16`` and ``bf16`` throughout;
+    ``mixed`` in float16, but for offsets, masks, RoIs and the nodes that compute nothing else, which are float32. The
+    network's inputs and outputs keep their types. A node with a constant beyond float16 stays in float32.
+
     Args:
         model: the model, or the path of one. It is not changed.
-        form: ``"plugin"``, ``"standard"`` or ``"decomposed"``.
+        form: ``"plugin"``, ``"standard"`` or ``"decomposed"``; None leaves the form as it is.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"mixed"``; None leaves the element types as they are.
 
     Raises:
-        InvalidArgumentError: for an unknown form.
+        InvalidArgumentError: for an unknown form or precision, or nothing to do.
         InvalidModelError: if the file cannot be read, a deformable node is malformed, or the parts of a
             decomposed node were changed.
         UnsupportedError: if a node has no such form, or the opset cannot be raised.
     """
-    check_form(form)
-    return model_files.to_proto(convert_model(model_files.load(model), form))
+    _check_request(form, precision)
+    return model_files.to_proto(convert_model(model_files.load(model), form, precision))
+
+
+def _check_request(form: str | None, precision: str | None) -> None:
+    if form is not None:
+        check_form(form)
+    if precision is not None:
+        check_precision(precision)
+    if form is None and precision is None:
+        raise InvalidArgumentError(
+            describe("conversion", expected="a form (--form), a precision (--precision) or both", actual="neither")
+        )
 
 
 def convert_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    form: str,
+    form: str | None = None,
     *,
+    precision: str | None = None,
     external_data: bool | None = None,
 ) -> ConversionResult:
     """Convert a file of any size; see :func:`convert`.
@@ -121,7 +150,8 @@ def convert_file(
     Args:
         source: the file to read.
         target: the file to write.
-        form: ``"plugin"``, ``"standard"`` or ``"decomposed"``.
+        form: ``"plugin"``, ``"standard"`` or ``"decomposed"``; None leaves the form as it is.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"mixed"``; None leaves the element types as they are.
         external_data: put weights into ``<target>.data`` beside it; None does so above 2 GiB.
 
     Returns:
@@ -130,17 +160,26 @@ def convert_file(
     Raises:
         The same as :func:`convert`, and InvalidArgumentError if ``target`` cannot be written to.
     """
-    check_form(form)
+    _check_request(form, precision)
     path = model_files.check_output_path(target, "output")
-    model = convert_model(model_files.load(source), form)
-    count = sum(map(len, deformable_nodes(model).values()))
+    converter = Converter(model_files.load(source))
+    model = converter.to(form, precision)
+    found = deformable_nodes(model)
     data = model_files.save(model, path, external_data=external_data)
-    return ConversionResult(path, data, form, model.opset_imports[""], count)
+    return ConversionResult(
+        path=path,
+        external_data=data,
+        form=form or next(iter(found), None),
+        opset=model.opset_imports[""],
+        nodes=sum(map(len, found.values())),
+        precision=metadata.precision(model),
+        kept_float32=converter.kept_float32,
+    )
 
 
-def convert_model(model: ir.Model, form: str) -> ir.Model:
+def convert_model(model: ir.Model, form: str | None, precision: str | None = None) -> ir.Model:
     """Convert in place where possible and return the model; see :func:`convert`."""
-    return Converter(model).to(form)
+    return Converter(model).to(form, precision)
 
 
 class Converter:
@@ -152,11 +191,21 @@ class Converter:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
+        #: Names of the nodes that a change of precision left in float32.
+        self.kept_float32: tuple[str, ...] = ()
 
-    def to(self, form: str) -> ir.Model:
-        """Return the model with every deformable node in ``form``."""
+    def to(self, form: str | None, precision: str | None = None) -> ir.Model:
+        """Return the model with every deformable node in ``form``, and its element types as ``precision`` says."""
+        form = form or self._present_form()
         self._inline_functions()
         self._to_plugin()
+        if precision is not None:
+            for node in self._nodes():
+                if _is_deformable(node):
+                    check_node(node, OPERATORS[node.op_type])
+            if precision == "bf16":
+                self._raise_opset(opsets.BFLOAT16_OPSET)
+            self.kept_float32 = apply_precision(self.model, precision)
         nodes = self._checked_plugin_nodes(form)
         needed = opsets.required(form, [view_of(node, OPERATORS[node.op_type]) for node in nodes])
         self._raise_opset(needed)
@@ -165,6 +214,23 @@ class Converter:
         self._tidy()
         metadata.write(self.model, form=form if nodes else None)
         return self.model
+
+    def _present_form(self) -> str:
+        """Return the form of the model's nodes; of a model without any, ``plugin``, which changes nothing.
+
+        Raises:
+            InvalidArgumentError: if they have several forms, or that of another project.
+        """
+        found = list(deformable_nodes(self.model))
+        if len(found) > 1 or not set(found) <= set(FORMS):
+            raise InvalidArgumentError(
+                describe(
+                    "form",
+                    expected=f"one of {', '.join(FORMS)}, since the file's own nodes have no single one of them",
+                    actual="none",
+                )
+            )
+        return found[0] if found else "plugin"
 
     # ---- towards the form plugin ----
 

@@ -253,13 +253,11 @@ def _stock_half_coordinates(context: _Context) -> Iterator[tuple[str, str]]:
 
 
 def _without_plugin(context: _Context) -> Iterator[tuple[_Deformable, str, str | None]]:
-    """Yield the plugin nodes that the target has no plugin for: the node, why, and what keeps it from another form."""
-    in_tensorrt = context.target == "tensorrt"
+    """Yield the plugin nodes of a target that takes none: the node, why, and what keeps it from another form."""
     where = "this target" if context.target == "any" else str(context.target)
-    for row in context.in_form("plugin", schema=DEFORM_ROI_POOL2D if in_tensorrt else None):
+    for row in context.in_form("plugin"):
         assert row.view is not None
-        why = f"this release has no TensorRT plugin for {row.view.schema.op_type}"
-        yield row, why if in_tensorrt else f"{where} takes no plugins", row.operator.decomposition_obstacle(row.view)
+        yield row, f"{where} takes no plugins", row.operator.decomposition_obstacle(row.view)
 
 
 def _no_plugins(context: _Context) -> Iterator[tuple[str, str]]:
@@ -288,6 +286,12 @@ def _float64_plugin(context: _Context) -> Iterator[tuple[str, str]]:
     for row in context.in_form("plugin"):
         if row.view is not None and "float64" in row.view.dtypes.values():
             yield row.name, "The library for ONNX Runtime takes float32, float16 and bfloat16, not float64."
+
+
+def _float64_tensorrt(context: _Context) -> Iterator[tuple[str, str]]:
+    for row in context.in_form("plugin", "standard", "decomposed"):
+        if row.view is not None and "float64" in row.view.dtypes.values():
+            yield row.name, "TensorRT has no float64: its parser makes float32 of it, inputs and outputs too."
 
 
 def _float64_sampling(context: _Context) -> Iterator[tuple[str, str]]:
@@ -411,6 +415,7 @@ def _ir_version(context: _Context) -> Iterator[tuple[str, str]]:
 
 _TENSORRT = frozenset({"tensorrt"})
 _ONNXRUNTIME = frozenset({"onnxruntime"})
+_WITHOUT_PLUGINS = frozenset({"tensorrt-rtx", "openvino", "any"})
 _TO_PLUGIN = "Convert the file with --form plugin and use this project's library."
 _TO_DECOMPOSED = "Convert the file with --form decomposed."
 _KEEP_ROIS = "Keep rois in float32; half features go with them."
@@ -457,23 +462,29 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no-plugins",
         "error",
-        frozenset({"tensorrt-rtx", "openvino", "any"}),
+        _WITHOUT_PLUGINS,
         _no_plugins,
         _TO_DECOMPOSED,
     ),
     Rule(
         "not-decomposable",
         "error",
-        frozenset({"tensorrt", "tensorrt-rtx", "openvino", "any"}),
+        _WITHOUT_PLUGINS,
         _not_decomposable,
         "Mend that, then convert the file with --form decomposed.",
     ),
-    Rule("tensorrt-no-plugin", "error", _TENSORRT, _no_plugins, _TO_DECOMPOSED),
     Rule("float64-plugin", "error", _ONNXRUNTIME, _float64_plugin, "Export the network in float32."),
     Rule("half-batch-index", "error", None, _half_batch_index, _KEEP_ROIS),
     Rule("no-stock-plugin", "error", frozenset({"tensorrt-rtx"}), _no_stock_plugin, _TO_DECOMPOSED),
     Rule("tensorrt-swapped-axes", "warning", _TENSORRT, _swapped_axes, _TO_PLUGIN),
     Rule("tensorrt-half-coordinates", "warning", _TENSORRT, _stock_half_coordinates, _TO_PLUGIN),
+    Rule(
+        "tensorrt-float64",
+        "warning",
+        frozenset({"tensorrt", "tensorrt-rtx"}),
+        _float64_tensorrt,
+        "Export the network in float32.",
+    ),
     Rule("standard-not-everywhere", "warning", frozenset({"any"}), _standard_not_everywhere, _TO_DECOMPOSED),
     Rule(
         "float64-sampling",
@@ -528,11 +539,11 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def lint(model: onnx.ModelProto | str | os.PathLike[str], *, target: str | None = None) -> list[Finding]:
+def lint(model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, target: str | None = None) -> list[Finding]:
     """Return what is wrong with a model, or will go wrong at its target.
 
     Args:
-        model: the model, or the path of one. It is not changed.
+        model: the model, or the path of one. It is not changed, but that an ``onnx_ir.Model`` gets its shapes inferred.
         target: where it is headed to, one of :data:`TARGETS`; None looks only for what is wrong everywhere.
 
     Returns:

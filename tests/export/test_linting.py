@@ -128,12 +128,14 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
     ("no-plugins", "any", roi_model, lambda: roi_model(ADAPTIVE)),
     *(
         ("not-decomposable", target, lambda: roi_model(ADAPTIVE), roi_model)
-        for target in ("tensorrt", "tensorrt-rtx", "openvino", "any")
+        for target in ("tensorrt-rtx", "openvino", "any")
     ),
     ("not-decomposable", "any", lambda: model("plugin", static=False), lambda: model("plugin")),
-    ("tensorrt-no-plugin", "tensorrt", roi_model, lambda: model("plugin")),
-    ("tensorrt-no-plugin", "tensorrt", roi_model, lambda: convert(roi_model(), "decomposed")),
-    ("tensorrt-no-plugin", "tensorrt", roi_model, lambda: roi_model(ADAPTIVE)),
+    ("no-plugins", "tensorrt-rtx", roi_model, lambda: convert(roi_model(), "decomposed")),
+    *(
+        ("tensorrt-float64", target, lambda: model("plugin", dtype=np.float64), lambda: model("plugin"))
+        for target in ("tensorrt", "tensorrt-rtx")
+    ),
     (
         "half-batch-index",
         None,
@@ -324,12 +326,9 @@ def test_messages_about_rois() -> None:
         "error [not-decomposable] node 'adaptive': openvino takes no plugins, and the node cannot be decomposed: with "
         "sampling_ratio 0 the number of samples follows each RoI's size"
     )
-    assert "this release has no TensorRT plugin for DeformRoIPool2d, and the node cannot" in found(
-        roi_model(ADAPTIVE), "not-decomposable", "tensorrt"
-    )
-    assert found(roi_model(), "tensorrt-no-plugin", "tensorrt") == (
-        "error [tensorrt-no-plugin] node 'roi': this release has no TensorRT plugin for DeformRoIPool2d. "
-        "Convert the file with --form decomposed."
+    assert lint(roi_model(ADAPTIVE), target="tensorrt") == []
+    assert found(roi_model(), "no-plugins", "tensorrt-rtx") == (
+        "error [no-plugins] node 'roi': tensorrt-rtx takes no plugins. Convert the file with --form decomposed."
     )
     assert found(roi_model(LARGE_IMAGE, dtype=np.float16), "half-rois") == (
         "warning [half-rois] node 'large_image': rois are float16 for images of up to 640 pixels: beyond 512 a corner "

@@ -28,6 +28,8 @@ _BLOCKED = (
     "scipy",
     "safetensors",
     "jinja2",
+    "tensorrt",
+    "tensorrt_rtx",
 )
 
 #: What ``import dcn_deploy`` and its lazy packages must not load: NumPy takes a third of the time of ``--help``.
@@ -130,6 +132,7 @@ def test_the_list_of_exceptions_is_exact() -> None:
         ("import dcn_deploy.nn as n; n.DeformConv2d", ["'torch'", "pip install torch"]),
         ("import dcn_deploy.export as e; e.export(None, (), 'x.onnx')", ["pip install"]),
         ("import dcn_deploy.export as e; e.lint('x.onnx')", ["pip install"]),
+        ("import dcn_deploy.engine as e; e.build_engine('x', 'y', backend='tensorrt-rtx')", ["dcn-deploy[rtx]"]),
         ("import dcn_deploy.models as m; m.create('single_dcn')", ["'torch'", "pip install torch"]),
         ("import dcn_deploy.runtime as r; r.create('torch', None).activate()", ["'torch'", "pip install torch"]),
     ],
@@ -163,6 +166,7 @@ def test_first_use_names_package_and_remedy(statement: str, words: list[str]) ->
         "dcn_deploy.runtime",
         "dcn_deploy.validation",
         "dcn_deploy.profiling",
+        "dcn_deploy.engine",
         "dcn_deploy.models",
         "dcn_deploy.cli.main",
     ],

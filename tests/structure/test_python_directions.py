@@ -1,6 +1,6 @@
 """The direction of dependency between the Python packages, read from the source.
 
-    ops ← nn ← {adapters, export, runtime} ← {validation, profiling, analysis} ← cli        models ← nn, ops
+    ops ← nn ← {adapters, export, runtime} ← {validation, profiling, analysis} ← engine ← cli        models ← nn, ops
 
 A package may use what stands left of it; packages in one pair of braces never use each other. So ``export``
 and ``runtime`` meet only through an ONNX file. An import inside a function counts, and so does one by name:
@@ -36,7 +36,8 @@ _MAY_USE: dict[str, set[str]] = {
     "validation": _LIBRARY,
     "profiling": _LIBRARY,
     "analysis": _LIBRARY,
-    "cli": _LIBRARY | {"models", "validation", "profiling", "analysis"},
+    "engine": _LIBRARY | {"validation"},
+    "cli": _LIBRARY | {"models", "validation", "profiling", "analysis", "engine"},
 }
 #: What nothing in the package may import: folders of the checkout that are no packages once installed.
 _FOREIGN = {"cli", "models", "tests", "benchmarks", "examples", "plugins", "cases", "peers"}
@@ -145,6 +146,7 @@ def test_the_table_has_no_cycle() -> None:
         ("dcn_deploy.profiling.a", "from dcn_deploy.validation import compare"),
         ("dcn_deploy.ops.a", "from dcn_deploy.nn import DeformConv2d"),
         ("dcn_deploy.models.a", "from dcn_deploy.export import export"),
+        ("dcn_deploy.runtime.a", "from dcn_deploy.engine import build_engine"),
         ("dcn_deploy.validation.a", "from dcn_deploy.models import create"),
         ("dcn_deploy.runtime.a", "from dcn_deploy.cli import main"),
         ("dcn_deploy.schema", "from dcn_deploy.ops import geometry"),
@@ -176,7 +178,7 @@ def test_the_check_allows(module: str, source: str) -> None:
 
 def test_commands_use_no_framework_themselves() -> None:
     """A command parses, calls and prints. What loads a network or a runtime belongs into the library."""
-    frameworks = {"torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript"}
+    frameworks = {"torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "tensorrt", "tensorrt_rtx"}
     for module, path in source_tree.modules().items():
         if module.startswith("dcn_deploy.cli."):
             names = {name.split(".")[0] for _, name in used_modules(path.read_text(encoding="utf-8"), module)}

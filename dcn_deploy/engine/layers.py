@@ -1,0 +1,40 @@
+"""The layer report: what the engine inspector says of an engine that was just built."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dcn_deploy.runtime import gpu
+from dcn_deploy.runtime.engine_metadata import Device
+from dcn_deploy.runtime.tensorrt_api import Api
+
+
+def inspect(api: Api, plan: Any, device: Device | None) -> tuple[tuple[dict[str, Any], ...] | None, str]:
+    """Return what each layer is, or why that cannot be said here.
+
+    Args:
+        api: the package that built the engine.
+        plan: the engine, as something with a buffer.
+        device: the GPU that it was built on, if that is known.
+
+    Returns:
+        (one dict a layer, "") or (None, the reason). A layer has at least ``Name``; more if the engine was built
+        with ``detailed``.
+    """
+    if device is None and gpu.find() is None:
+        return None, "not listed: an engine can only be looked into on a machine with a GPU"
+    with api.listening() as messages:
+        engine = api.trt.Runtime(api.logger).deserialize_cuda_engine(plan)
+        if engine is None:
+            # An engine for other GPUs than this machine's, say: it was built all the same.
+            said = "; ".join(messages.errors) or "no reason given"
+            return None, f"not listed: this machine's GPU does not load the engine ({' '.join(said.split())})"
+        inspector = engine.create_engine_inspector()
+        report = inspector.get_engine_information(api.trt.LayerInformationFormat.JSON)
+    return tuple(_as_dict(layer) for layer in json.loads(report).get("Layers", [])), ""
+
+
+def _as_dict(layer: Any) -> dict[str, Any]:
+    """A layer of an engine that keeps names alone is a string."""
+    return dict(layer) if isinstance(layer, dict) else {"Name": str(layer)}
