@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from dcn_deploy.boxes import Boxes
 from dcn_deploy.errors import BackendError, InvalidArgumentError, InvalidModelError, describe
 from dcn_deploy.runtime.runner import TensorSpec
 from dcn_deploy.runtime.tensorrt_api import PACKAGES, version_numbers
+from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DOMAIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,8 @@ Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 #: Compute capability of a GPU: (8, 9).
 Capability = tuple[int, int]
 
+#: Domain of the standard operators, as files write it.
+_STANDARD = ("", "ai.onnx")
 #: Number of leading parts of a version that a plan file is bound to.
 _VERSION_PARTS = 3
 #: Lowest compute capability for a level of hardware compatibility that spans generations.
@@ -53,6 +56,23 @@ class Device:
 
 
 @dataclass(frozen=True)
+class NodeOrigin:
+    """A deformable operator, or a part of a decomposed one, in the ONNX file that the parser read.
+
+    Attributes:
+        name: the node's name, after which TensorRT names the layer.
+        op_type: its type.
+        domain: its domain.
+        metadata: its ``metadata_props`` of this project.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class EngineMetadata:
     """What a sidecar holds.
 
@@ -68,6 +88,7 @@ class EngineMetadata:
         outputs: what it gives.
         profiles: for each optimisation profile, the range of each input with dynamic extents; empty if all are fixed.
         options: what else the builder was asked for, as plain values.
+        nodes: the deformable nodes of what the parser read, to find them again among the engine's layers.
         device: the GPU that the engine was built on; None if there was none.
         capabilities: compute capabilities that the engine was built for; empty where the builder chose.
         hardware_compatibility: ``"none"``, ``"same_compute_capability"`` or ``"ampere_plus"``.
@@ -94,6 +115,7 @@ class EngineMetadata:
     build_seconds: float
     created: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    nodes: tuple[NodeOrigin, ...] = ()
     device: Device | None = None
     capabilities: tuple[Capability, ...] = ()
     hardware_compatibility: str = "none"
@@ -116,6 +138,7 @@ class EngineMetadata:
                 for profile in self.profiles
             ],
             "options": dict(self.options),
+            "nodes": [asdict(node) for node in self.nodes],
             "device": None if self.device is None else {**asdict(self.device), "capability": text(self.device)},
             "capabilities": [text(capability) for capability in self.capabilities],
         }
@@ -145,6 +168,7 @@ class EngineMetadata:
             plain["profiles"] = tuple(
                 {name: _range(range_) for name, range_ in profile.items()} for profile in plain["profiles"]
             )
+            plain["nodes"] = tuple(NodeOrigin(**node) for node in plain["nodes"])
             plain["capabilities"] = tuple(map(capability_of, plain["capabilities"]))
             device = plain["device"]
             plain["device"] = (
@@ -266,16 +290,15 @@ class EngineMetadata:
     def _again(self, backend: str) -> str:
         return f"build the engine again: dcn-deploy build {self.source} --backend {backend}"
 
-    def profile_for(self, shapes: Mapping[str, Sequence[int]]) -> int | None:
-        """Return the index of the first profile that holds the given shapes; None if none does.
 
-        Args:
-            shapes: shape of each input.
-        """
-        for index, profile in enumerate(self.profiles):
-            if all(_within(shapes[name], range_) for name, range_ in profile.items() if name in shapes):
-                return index
-        return None
+def deformable(nodes: Iterable[NodeOrigin]) -> tuple[NodeOrigin, ...]:
+    """Return those of a graph's nodes that are deformable, in any of the three forms, or parts of decomposed ones."""
+    origins = []
+    for node in nodes:
+        ours = {key: value for key, value in node.metadata.items() if key.startswith(f"{DOMAIN}.")}
+        if ours or node.domain == DOMAIN or (node.domain in _STANDARD and node.op_type in BY_STANDARD_OP_TYPE):
+            origins.append(replace(node, metadata=ours))
+    return tuple(origins)
 
 
 def read(engine: str | os.PathLike[str]) -> EngineMetadata | None:
@@ -342,11 +365,6 @@ def capability_of(written: str) -> Capability:
 
 def _rebuild(reason: str) -> str:
     return f"If {reason}, build the engine again with dcn-deploy build, or remove the .json file."
-
-
-def _within(shape: Sequence[int], range_: Range) -> bool:
-    low, _, high = range_
-    return len(shape) == len(low) and all(a <= x <= b for a, x, b in zip(low, shape, high, strict=True))
 
 
 def _range(values: Mapping[str, Sequence[int]]) -> Range:
