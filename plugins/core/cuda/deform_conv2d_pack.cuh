@@ -68,8 +68,9 @@ __global__ void __launch_bounds__(kPackThreads) pack_fused(const PackArguments a
   }
 }
 
-// W [out_channels][group_channels][taps] → float32 [tap][group_channels][out_channels].
-template <typename Storage>
+// W [out_channels][group_channels][taps] → [tap][group_channels][out_channels], as Target: float32,
+// or int32 for int8.
+template <typename Storage, typename Target>
 __global__ void __launch_bounds__(kPackThreads) pack_direct(const PackArguments a) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kPackThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x; i < a.elements;
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(kPackThreads) pack_direct(const PackArguments 
     const int64_t rest = i / a.out_channels;
     const int64_t source =
         (row * a.group_channels + rest % a.group_channels) * a.taps + rest / a.group_channels;
-    static_cast<float*>(a.packed)[i] =
-        Storage::load(static_cast<const typename Storage::Bits*>(a.weight)[source]);
+    static_cast<Target*>(a.packed)[i] = static_cast<Target>(
+        Storage::load(static_cast<const typename Storage::Bits*>(a.weight)[source]));
   }
 }
 
