@@ -7,6 +7,7 @@
 #include "core/cuda/deform_conv2d_fused.cuh"
 #include "core/cuda/deform_conv2d_fused_kernels.h"
 #include "core/cuda/deform_conv2d_pack.cuh"
+#include "core/dtype_check.h"
 
 namespace dcn_deploy {
 namespace cuda {
@@ -206,16 +207,8 @@ Status plan_direct(DeformConv2dPlan* plan) {
 }
 
 Status check_tensors(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors) {
-  const struct {
-    const char* name;
-    DType dtype;
-  } all[] = {{"offset", tensors.offset_dtype}, {"mask", tensors.mask_dtype}};
-  for (const auto& tensor : all) {
-    if (is_floating_point(tensor.dtype)) continue;
-    return make_status(StatusCode::kInvalidArgument,
-                       "%s: expected float32, float16 or bfloat16, got %s", tensor.name,
-                       name_of(tensor.dtype));
-  }
+  DCN_DEPLOY_RETURN_IF_ERROR(
+      check_floating_point({{"offset", tensors.offset_dtype}, {"mask", tensors.mask_dtype}}));
   if (plan.dtype != DType::kInt8 || tensors.scale != nullptr) return {};
   return make_status(StatusCode::kInvalidArgument,
                      "int8 features: expected a scale for each output channel, got none");

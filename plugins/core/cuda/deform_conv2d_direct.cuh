@@ -162,12 +162,13 @@ class DirectDeformConv2d {
 
   __device__ __forceinline__ void store(int row, int pixel, Sum sum) const {
     const Vec16 info = shared_load(&pixel_info_[pixel]);
+    const float value = Output<Storage>::value(a_, row, sum);
     const int64_t image = static_cast<int32_t>(info.x);
     const int64_t target =
         a_.y_is_nhwc
             ? (image * a_.out_plane + static_cast<int32_t>(info.y)) * a_.out_channels + row
             : (image * a_.out_channels + row) * a_.out_plane + static_cast<int32_t>(info.y);
-    Output<Storage>::store(a_, row, target, sum);
+    Output<Storage>::store(a_, target, value);
   }
 
   const DeformConv2dArguments& a_;

@@ -601,13 +601,14 @@ class FusedDeformConv2d {
         const Vec16 info = shared_load(&pixel_info_[pixel]);
         if (static_cast<int32_t>(info.x) == kOutside || group_row >= a_.group_rows) continue;
         const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
-        const Total sum = shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel]);
+        const float value = Output<Storage>::value(
+            a_, channel, shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel]));
         const int64_t image = static_cast<int32_t>(info.x);
         const int32_t place = static_cast<int32_t>(info.y);
         const int64_t target = a_.y_is_nhwc
                                    ? (image * a_.out_plane + place) * a_.out_channels + channel
                                    : (image * a_.out_channels + channel) * a_.out_plane + place;
-        Output<Storage>::store(a_, channel, target, sum);
+        Output<Storage>::store(a_, target, value);
       }
     }
   }

@@ -10,15 +10,19 @@
 namespace dcn_deploy {
 namespace cuda {
 
-// What features of `Storage` are multiplied to, and how the sum becomes Y's element `index`, of
-// output channel `channel`.
+// What features of `Storage` are multiplied to, how a sum of output channel `channel` becomes a
+// value, and how that becomes Y's element `index`.
 template <typename Storage>
 struct Output {
+  using Bits = typename Storage::Bits;
   using Sum = float;
-  static __device__ __forceinline__ void store(const DeformConv2dArguments& a, int64_t channel,
-                                               int64_t index, float value) {
-    using Bits = typename Storage::Bits;
-    if (a.bias != nullptr) value += Storage::load(static_cast<const Bits*>(a.bias)[channel]);
+  static __device__ __forceinline__ float value(const DeformConv2dArguments& a, int64_t channel,
+                                                float sum) {
+    if (a.bias != nullptr) sum += Storage::load(static_cast<const Bits*>(a.bias)[channel]);
+    return sum;
+  }
+  static __device__ __forceinline__ void store(const DeformConv2dArguments& a, int64_t index,
+                                               float value) {
     static_cast<Bits*>(a.y)[index] = Storage::store(value);
   }
 };
@@ -26,10 +30,14 @@ struct Output {
 template <>
 struct Output<Int8> {
   using Sum = int32_t;
-  static __device__ __forceinline__ void store(const DeformConv2dArguments& a, int64_t channel,
-                                               int64_t index, int32_t sum) {
+  static __device__ __forceinline__ float value(const DeformConv2dArguments& a, int64_t channel,
+                                                int32_t sum) {
     float value = static_cast<float>(sum) * a.scale[channel];
     if (a.bias != nullptr) value += static_cast<const float*>(a.bias)[channel];
+    return value;
+  }
+  static __device__ __forceinline__ void store(const DeformConv2dArguments& a, int64_t index,
+                                               float value) {
     switch (a.y_dtype) {
       case DType::kInt8:
         static_cast<uint8_t*>(a.y)[index] = Int8::store(value / a.y_scale);
