@@ -16,6 +16,14 @@ def command(
     form: Annotated[
         str, typer.Option("--form", metavar="plugin|standard|decomposed", help="How deformable operators are written.")
     ],
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            "--int8",
+            metavar="folded|qdq",
+            help="Fold Q/DQ around deformable convolutions into int8 nodes (TensorRT), or write such nodes as Q/DQ.",
+        ),
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON ('-' for stdout).")
     ] = None,
@@ -28,6 +36,6 @@ def command(
     from dcn_deploy.export import convert_file
 
     with progress("converting", quiet=quiet):
-        result = convert_file(source, output, form)
+        result = convert_file(source, output, form, int8=int8)
     write_json(result, json_file)
     result_console(json_file).print(result.to_table())

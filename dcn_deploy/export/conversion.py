@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcn_deploy.errors import InvalidModelError, UnsupportedError
+from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, UnsupportedError, describe
 from dcn_deploy.export import metadata, model_files, opsets
 from dcn_deploy.export.expansion import (
     IR_VERSION,
@@ -36,6 +36,7 @@ from dcn_deploy.export.node_reading import (
     view_of,
 )
 from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators import int8 as int8_nodes
 from dcn_deploy.export.operators.base import NodeView
 from dcn_deploy.export.operators.mmdeploy import FOREIGN_OPERATORS
 from dcn_deploy.schema import DOMAIN, DOMAIN_VERSION, OPERATORS
@@ -60,6 +61,8 @@ class ConversionResult:
         form: form of the deformable nodes.
         opset: version of the default domain.
         nodes: number of deformable nodes.
+        folded: names of the convolutions that were folded into int8 nodes; None if that was not asked for.
+        left: (name, reason) of the quantised ones that could not be folded; None likewise.
     """
 
     path: Path
@@ -67,6 +70,8 @@ class ConversionResult:
     form: str
     opset: int
     nodes: int
+    folded: tuple[str, ...] | None = None
+    left: tuple[tuple[str, str], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain Python values."""
@@ -76,13 +81,20 @@ class ConversionResult:
             "form": self.form,
             "opset": self.opset,
             "nodes": self.nodes,
+            "folded": None if self.folded is None else list(self.folded),
+            "left": None if self.left is None else [{"node": node, "reason": reason} for node, reason in self.left],
         }
 
     def to_table(self) -> RenderableType:
         """Return a table for ``rich``."""
         from dcn_deploy.export.model_files import summary
 
-        return summary(self.to_json())
+        rows = self.to_json()
+        if self.folded is not None:
+            rows["folded"] = ", ".join(self.folded) or "none"
+        if self.left is not None:
+            rows["left"] = dict(self.left)
+        return summary(rows)
 
 
 def convert(model: onnx.ModelProto | str | os.PathLike[str], form: str) -> onnx.ModelProto:
@@ -115,6 +127,7 @@ def convert_file(
     form: str,
     *,
     external_data: bool | None = None,
+    int8: str | None = None,
 ) -> ConversionResult:
     """Convert a file of any size; see :func:`convert`.
 
@@ -123,6 +136,9 @@ def convert_file(
         target: the file to write.
         form: ``"plugin"``, ``"standard"`` or ``"decomposed"``.
         external_data: put weights into ``<target>.data`` beside it; None does so above 2 GiB.
+        int8: how quantised deformable convolutions are written: ``"folded"`` into one int8 node each, which has the
+            form ``plugin`` only (:func:`dcn_deploy.export.fold_quantisation`), or as ``"qdq"``, with QuantizeLinear and
+            DequantizeLinear (:func:`dcn_deploy.export.unfold_quantisation`); None leaves them.
 
     Returns:
         What was written.
@@ -131,11 +147,23 @@ def convert_file(
         The same as :func:`convert`, and InvalidArgumentError if ``target`` cannot be written to.
     """
     check_form(form)
+    if int8 not in (None, "folded", "qdq"):
+        raise InvalidArgumentError(describe("int8", expected="folded or qdq", actual=repr(int8)))
     path = model_files.check_output_path(target, "output")
-    model = convert_model(model_files.load(source), form)
+    model = model_files.load(source)
+    folded: tuple[str, ...] | None = None
+    left: tuple[tuple[str, str], ...] | None = None
+    if int8 is not None:
+        from dcn_deploy.export import quantisation
+
+        if int8 == "folded":
+            model, folded, left = quantisation.fold_model(model)
+        else:
+            model = quantisation.unfold_model(model)
+    model = convert_model(model, form)
     count = sum(map(len, deformable_nodes(model).values()))
     data = model_files.save(model, path, external_data=external_data)
-    return ConversionResult(path, data, form, model.opset_imports[""], count)
+    return ConversionResult(path, data, form, model.opset_imports[""], count, folded, left)
 
 
 def convert_model(model: ir.Model, form: str) -> ir.Model:
@@ -287,6 +315,8 @@ def _check_form_exists(view: NodeView, form: str) -> None:
             f"Node '{view.name}': the ONNX standard has no operator for {view.schema.op_type}. "
             f"Use the form {remaining}."
         )
+    if form == "standard" and int8_nodes.is_quantised(view):
+        raise UnsupportedError(f"Node '{view.name}' has no form standard: {int8_nodes.OBSTACLE}")
     if form == "decomposed" and obstacle:
         raise UnsupportedError(f"Node '{view.name}' cannot be decomposed: {obstacle}")
 
