@@ -384,6 +384,29 @@ TEST_F(CudaDeformConv2dInt8, ScaleBiasAndTypeOfY) {
   }
 }
 
+TEST_F(CudaDeformConv2dInt8, ScalesAreProducts) {
+  for (const std::int64_t channels : {1, 7, 256, 257, 600}) {
+    for (const std::int64_t count : {std::int64_t{1}, channels}) {
+      std::vector<float> weight_scale(static_cast<std::size_t>(count));
+      for (float& value : weight_scale) {
+        value = std::uniform_real_distribution<float>(0.001f, 0.1f)(random_);
+      }
+      testing::Output scale(DType::kFloat32, static_cast<std::size_t>(channels));
+      const Status status = write_deform_conv2d_scale(0.3f, weight_scale.data(), count, channels,
+                                                      static_cast<float*>(scale.data()), nullptr);
+      ASSERT_TRUE(status.ok()) << status.message;
+      EXPECT_TRUE(scale.bytes().intact());
+      const std::vector<double> written = scale.values();
+      for (std::size_t m = 0; m < written.size(); ++m) {
+        ASSERT_EQ(written[m], static_cast<double>(0.3f * weight_scale[count == 1 ? 0 : m]));
+      }
+    }
+  }
+  const float two[2] = {1, 1};
+  EXPECT_EQ(std::string(write_deform_conv2d_scale(1, two, 2, 3, nullptr, nullptr).message),
+            "scales of W: expected 1, or one for each of the 3 output channels, got 2");
+}
+
 TEST_F(CudaDeformConv2dInt8, GivesTheSameBitsInAnyOrder) {
   SCOPED_TRACE(seed_trace());
   for (const char* name : {"Units", "OffsetGroupsOfThree"}) {

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import peers
 import pytest
+from quantised import LEFT_CASE, qdq_model
 
 from dcn_deploy.export import form_of, metadata
 
@@ -101,8 +102,6 @@ def test_convert_with_bad_input(plugin_file: Path) -> None:
 
 
 def test_convert_folds_quantisation_and_writes_it_out_again(in_folder: Path, rng: Any) -> None:
-    from test_quantisation import LEFT_CASE, qdq_model
-
     model, _ = qdq_model(LEFT_CASE, rng)
     onnx.save(model, "qdq.onnx")
     folded = dcn_deploy("convert", "qdq.onnx", "-o", "int8.onnx", "--form", "plugin", "--int8", "folded", "--json", "-")

@@ -371,6 +371,27 @@ Status pack_deform_conv2d_weights(const DeformConv2dPlan& plan, const void* weig
   }
 }
 
+Status write_deform_conv2d_scale(float x_scale, const float* weight_scale, std::int64_t count,
+                                 std::int64_t out_channels, float* scale, Stream stream) {
+  if (count != 1 && count != out_channels) {
+    return make_status(StatusCode::kInvalidArgument,
+                       "scales of W: expected 1, or one for each of the %" PRId64
+                       " output channels, got %" PRId64,
+                       out_channels, count);
+  }
+  ScaleArguments a{};
+  a.x_scale = x_scale;
+  a.same = count == 1;
+  for (std::int64_t first = 0; first < out_channels; first += kScalesOfLaunch) {
+    a.count =
+        static_cast<std::int32_t>(std::min<std::int64_t>(kScalesOfLaunch, out_channels - first));
+    std::copy_n(weight_scale + (a.same ? 0 : first), a.same ? 1 : a.count, a.weight_scale);
+    a.scale = scale + first;
+    DCN_DEPLOY_RETURN_IF_ERROR(launch(&write_scale, dim3(1), dim3(kScalesOfLaunch), 0, stream, a));
+  }
+  return {};
+}
+
 Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                      const void* packed, Stream stream) {
   DCN_DEPLOY_RETURN_IF_ERROR(check_tensors(plan, tensors));

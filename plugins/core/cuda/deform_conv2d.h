@@ -105,6 +105,11 @@ Status plan_deform_conv2d(const DeformConv2dParams& params, DType dtype, Layout 
 Status pack_deform_conv2d_weights(const DeformConv2dPlan& plan, const void* weight, void* packed,
                                   Stream stream);
 
+// Writes `scale` [out_channels], on the device, from the scales of int8 features and weights, which
+// are the host's: `count` is 1 or out_channels.
+Status write_deform_conv2d_scale(float x_scale, const float* weight_scale, std::int64_t count,
+                                 std::int64_t out_channels, float* scale, Stream stream);
+
 Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                      const void* packed, Stream stream);
 
