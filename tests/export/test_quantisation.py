@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quantised import LEFT_CASE, X_SCALE, Y_SCALE, qdq_model, weight_scales
 
 from dcn_deploy import runtime
-from dcn_deploy.errors import InvalidModelError, UnsupportedError
+from dcn_deploy.errors import BackendError, InvalidModelError, UnsupportedError
 from dcn_deploy.export import convert, fold_quantisation, form_of, infer_shapes, lint, unfold_quantisation
 from dcn_deploy.ops.reference_int8 import deform_conv2d_int8, round_to_int8
 
@@ -287,6 +287,12 @@ def folded_model(rng: np.random.Generator, **arguments: Any) -> onnx.ModelProto:
 def test_it_has_no_other_form(form: str, rng: np.random.Generator) -> None:
     with pytest.raises(UnsupportedError, match=r"its features are int8. Write it with .*dcn-deploy convert --int8 qdq"):
         convert(folded_model(rng), form)
+
+
+def test_onnxruntime_says_what_runs_there(rng: np.random.Generator) -> None:
+    message = r"at node 'conv'.*The library has no int8 kernels\..*convert --int8 qdq"
+    with pytest.raises(BackendError, match=message):
+        run("onnxruntime", folded_model(rng), {})
 
 
 def test_shapes_and_types_pass_through(rng: np.random.Generator) -> None:
