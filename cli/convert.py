@@ -30,6 +30,14 @@ def command(
             "them. Inputs and outputs keep theirs.",
         ),
     ] = None,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            "--int8",
+            metavar="folded|qdq",
+            help="Fold Q/DQ around deformable convolutions into int8 nodes (TensorRT), or write such nodes as Q/DQ.",
+        ),
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON ('-' for stdout).")
     ] = None,
@@ -42,6 +50,6 @@ def command(
     from dcn_deploy.export import convert_file
 
     with progress("converting", quiet=quiet):
-        result = convert_file(source, output, form, precision=precision)
+        result = convert_file(source, output, form, precision=precision, int8=int8)
     write_json(result, json_file)
     result_console(json_file).print(result.to_table())

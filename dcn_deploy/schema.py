@@ -28,13 +28,14 @@ class Attribute:
     """One attribute of a node.
 
     ``length`` is the number of values of an ``ints`` attribute. ``default`` is None where the value
-    follows from a tensor's shape when the attribute is absent, or where it is ``required``.
+    follows from a tensor's shape when the attribute is absent, where absence has a meaning of its own, or where it
+    is ``required``.
     ``choices`` are the values that a ``string`` attribute may have; empty where any will do. ``maximum`` is the largest
     value of an ``int`` attribute that anybody can mean.
     """
 
     name: str
-    kind: Literal["int", "ints", "float", "string"]
+    kind: Literal["int", "ints", "float", "floats", "string"]
     default: int | float | str | tuple[int, ...] | None
     length: int | None = None
     required: bool = False
@@ -63,6 +64,9 @@ class OperatorSchema:
     attributes: tuple[Attribute, ...]
     #: None where the ONNX standard has no such operator
     standard: StandardOperator | None
+    #: attributes of a node with int8 features, absent from all others; neither the standard's operator nor PyTorch's
+    #: has them
+    quantisation: tuple[Attribute, ...] = ()
     domain: str = DOMAIN
     version: int = DOMAIN_VERSION
     plugin_version: str = "1"
@@ -74,7 +78,7 @@ class OperatorSchema:
 
     def attribute(self, name: str) -> Attribute:
         """Return the attribute called ``name``; KeyError if the operator has none of that name."""
-        for attribute in self.attributes:
+        for attribute in (*self.attributes, *self.quantisation):
             if attribute.name == name:
                 return attribute
         raise KeyError(name)
@@ -100,6 +104,13 @@ DEFORM_CONV2D = OperatorSchema(
         Attribute("strides", "ints", (1, 1), length=2),
     ),
     standard=StandardOperator("DeformConv", since_opset=19, bfloat16_since_opset=22),
+    quantisation=(
+        # one for all of W, or one for each of its M output channels
+        Attribute("weight_scale", "floats", None),
+        Attribute("x_scale", "float", None),
+        # absent: Y is float32
+        Attribute("y_scale", "float", None),
+    ),
 )
 
 #: Samples of a bin along an axis: far more than any bin has pixels.

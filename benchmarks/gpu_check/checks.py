@@ -2,11 +2,12 @@
 
 The cases are the project's own (tests/cases.py) and the shapes of the benchmark suite. Inputs are rounded to their
 storage types first; the bars are those of the project: relative RMS error 1e-6 for float32, 1e-3 for TF32 and float16,
-8e-3 for bfloat16.
+8e-3 for bfloat16. int8 is compared for equality, on positions and masks that float32 samples without rounding.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 import time
@@ -304,6 +305,87 @@ def check_reference(device: Device) -> str:
     return f"float64 operator equals the plain loops on {len(chosen)} cases"
 
 
+#: Of int8: the plain loops are its reference, so they are few and small.
+INT8_CASES = (
+    "size_7",
+    "unequal_small",
+    "group_3_offset_group_2",
+    "depthwise",
+    "offset_group_16",
+    "channels_67",
+    "no_bias",
+)
+
+
+def check_int8(
+    device: Device,
+    library: Library,
+    on: dict[str, int],
+    case: Any,
+    tally: Tally,
+    *,
+    layouts: Sequence[tuple[str, str]] = LAYOUTS,
+) -> None:
+    """Compare every kernel of int8 with the plain loops, to the last bit.
+
+    Positions and masks are multiples of a quarter and scales powers of two, so that nothing but the operator's own
+    roundings takes place, ties included.
+    """
+    from dcn_deploy.ops.reference_int8 import deform_conv2d_int8
+
+    rng = np.random.default_rng([SEED, *case.name.encode()])
+    drawn = cases.make_inputs(case, rng, np.float64)
+    x = rng.integers(-128, 128, case.x_shape).astype(np.float64)
+    w = rng.integers(-128, 128, case.weight_shape).astype(np.float64)
+    offset = np.rint(4 * drawn.offset) / 4
+    mask = None if drawn.mask is None else np.rint(4 * drawn.mask) / 4
+    bias = None if drawn.B is None else np.rint(64 * drawn.B) / 64
+    x_scale, weight_scale = 2.0**-8, 2.0 ** -rng.integers(6, 9, case.m).astype(np.float64)
+    tensors = {
+        "offset": device.put(offset, "float32"),
+        "bias": None if bias is None else device.put(bias, "float32"),
+        "mask": None if mask is None else device.put(mask, "float32"),
+        "scale": device.put(x_scale * weight_scale, "float32"),
+    }
+    maps = {"nchw": device.put(x, "int8"), "nhwc": device.put(to_nhwc(x), "int8")}
+    weight = device.put(w, "int8")
+    pointers = {name: None if tensor is None else device.pointer(tensor) for name, tensor in tensors.items()}
+    for y_dtype, y_scale in (("float32", None), ("int8", 2.0**-2)):
+        expected = deform_conv2d_int8(
+            x, w, offset, bias, mask,
+            x_scale=x_scale, weight_scale=weight_scale.tolist(), y_scale=y_scale, **case.reference_arguments,
+        )  # fmt: skip
+        for _, how in hows(library, Precision("int8", "int8", False, ("auto", "tensor", "simt", "direct")), layouts):
+            how = dataclasses.replace(how, y_dtype=y_dtype, y_scale=y_scale or 1.0)
+            where = f"{case.name} [{how}]"
+            try:
+                plan = library.plan(sizes_of(case), how, on)
+            except NativeError as error:
+                if not error.refused:
+                    raise
+                tally.left_out += 1
+                continue
+            packed = device.scratch(plan.info["packed_bytes"])
+            plan.pack(device.pointer(weight), device.pointer(packed), device.stream())
+            y = device.poisoned(output_shape(case, how.y_layout), y_dtype)
+            own: dict[str, int | None] = {**pointers, "x": device.pointer(maps[how.x_layout]), "y": device.pointer(y)}
+            plan.run(own, device.pointer(packed), device.stream(), dtypes=("float32", "float32"))
+            device.synchronize()
+            actual = device.get(y)
+            actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
+            tally.launches += 1
+            tally.kernels.add(f"int8 {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
+            if not np.array_equal(actual, expected):
+                unequal = int((actual != expected).sum())
+                tally.fail(
+                    f"{where}: expected what the plain loops give, got {unequal} other elements of {actual.size}"
+                )
+            if not device.margins_are_poisoned(y):
+                tally.fail(f"{where}: expected nothing to be written beside Y, got something")
+            if tally.is_hopeless:
+                return
+
+
 def roi_fields(case: Any) -> dict[str, Any]:
     """A ``cases.RoiCase`` as the C interface has it, with coordinates in float32."""
     return {
@@ -401,6 +483,11 @@ def check_all(
         check_case(device, library, on, Problem(device, case, expected_conv), tally, layouts=layouts)
         if tally.is_hopeless:
             return tally
+    for name in INT8_CASES:
+        if clock() - begin > left:
+            tally.fail(f"int8 {name} and what comes after it: no time was left of {left:.0f} s")
+            return tally
+        check_int8(device, library, on, cases.by_name(name), tally, layouts=layouts)
     roi = [case for case in cases.ROI_CASES if case.r <= 4][:6] if reduced else None
     check_roi(device, library, tally, roi)
     for case in suite_cases() if suite and not reduced else ():

@@ -12,6 +12,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Elements kept poisoned before and after every output: a kernel that writes beside its output changes them.
 MARGIN = 256
+#: What poisons int8, which has no NaN.
+INT8_POISON = -91
 
 
 #: PyTorch's name of the device. A rehearsal sets "cpu": then the library has to be the one that the host plays.
@@ -43,7 +45,7 @@ class Device(Protocol):
         """Copy to the host as float64."""
 
     def poisoned(self, shape: Sequence[int], dtype: str) -> Any:
-        """A contiguous array of NaN with poisoned margins."""
+        """A contiguous array of NaN (int8: of some number) with poisoned margins."""
 
     def margins_are_poisoned(self, array: Any) -> bool:
         """Whether nothing was written beside an array of :meth:`poisoned`."""
@@ -102,7 +104,8 @@ class HostDevice:
 
     def poisoned(self, shape: Sequence[int], dtype: str) -> Array:
         """A view into the middle of a larger array of NaN."""
-        whole = np.full(math.prod(shape) + 2 * MARGIN, np.nan, np.float64).astype(self._dtype(dtype))
+        poison = INT8_POISON if dtype == "int8" else np.nan
+        whole = np.full(math.prod(shape) + 2 * MARGIN, poison, np.float64).astype(self._dtype(dtype))
         return whole[MARGIN : whole.size - MARGIN].reshape(shape)
 
     def margins_are_poisoned(self, array: Array) -> bool:
@@ -110,8 +113,10 @@ class HostDevice:
         whole = array
         while isinstance(whole.base, np.ndarray):
             whole = whole.base
-        edges = np.concatenate([whole[:MARGIN], whole[-MARGIN:]]).astype(np.float64)
-        return bool(np.isnan(edges).all())
+        edges = np.concatenate([whole[:MARGIN], whole[-MARGIN:]])
+        if edges.dtype == np.int8:
+            return bool((edges == INT8_POISON).all())
+        return bool(np.isnan(edges.astype(np.float64)).all())
 
     def scratch(self, size: int) -> Array:
         """Bytes of 0xff."""
@@ -153,14 +158,16 @@ class TorchDevice:
     def poisoned(self, shape: Sequence[int], dtype: str) -> Any:
         """A view into the middle of a larger tensor of NaN."""
         size = math.prod(shape)
-        whole = self._torch.full((size + 2 * MARGIN,), math.nan, dtype=self._dtype(dtype), device=DEVICE)
+        poison = INT8_POISON if dtype == "int8" else math.nan
+        whole = self._torch.full((size + 2 * MARGIN,), poison, dtype=self._dtype(dtype), device=DEVICE)
         return whole[MARGIN : MARGIN + size].view(*shape)
 
     def margins_are_poisoned(self, array: Any) -> bool:
         """Whether nothing was written beside it."""
         storage = array.untyped_storage()
         whole = self._torch.empty(0, dtype=array.dtype, device=DEVICE).set_(storage)
-        return bool(whole[:MARGIN].isnan().all() and whole[MARGIN + array.numel() :].isnan().all())
+        edges = self._torch.cat([whole[:MARGIN], whole[MARGIN + array.numel() :]])
+        return bool((edges == INT8_POISON).all() if edges.dtype == self._torch.int8 else edges.isnan().all())
 
     def scratch(self, size: int) -> Any:
         """Bytes of 0xff."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 #: Numbers of storage types, layouts and algorithms in the C interface.
-DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "int8": 3}
 LAYOUTS = {"nchw": 0, "nhwc": 1}
 ALGORITHMS = {"auto": 0, "tensor": 1, "simt": 2, "direct": 3}
 
@@ -31,14 +31,15 @@ def _pointers(names: str) -> list[tuple[str, Any]]:
 _Device = _structure("Device", _integers("compute_capability multiprocessors shared_bytes_per_block"))
 _Conv = _structure(
     "Conv",
-    _integers(
-        "batch in_channels in_h in_w out_channels kernel_h kernel_w stride_h stride_w pad_top pad_left pad_bottom "
-        "pad_right dilation_h dilation_w group offset_group dtype x_layout y_layout allow_tf32 algorithm tile_rows "
-        "tile_pixels"
-    ),
+    [
+        *_integers("batch in_channels in_h in_w out_channels kernel_h kernel_w stride_h stride_w pad_top pad_left"),
+        *_integers("pad_bottom pad_right dilation_h dilation_w group offset_group dtype x_layout y_layout allow_tf32"),
+        *_integers("algorithm tile_rows tile_pixels y_dtype"),
+        ("y_scale", ctypes.c_double),
+    ],
 )
 _Info = _structure("Info", _integers("out_h out_w algorithm tile_rows tile_pixels packed_bytes shared_bytes"))
-_Tensors = _structure("Tensors", _integers("offset_dtype mask_dtype") + _pointers("x offset bias mask y"))
+_Tensors = _structure("Tensors", _integers("offset_dtype mask_dtype") + _pointers("x offset bias mask scale y"))
 _Pool = _structure(
     "Pool",
     [
@@ -70,11 +71,15 @@ class How:
     allow_tf32: bool = False
     algorithm: str = "auto"
     tile: tuple[int, int] = (0, 0)
+    #: for int8 features; with others Y has their type
+    y_dtype: str = "float32"
+    y_scale: float = 1.0
 
     def __str__(self) -> str:
         tile = "" if self.tile == (0, 0) else f" {self.tile[0]}x{self.tile[1]}"
         tf32 = " tf32" if self.allow_tf32 else ""
-        return f"{self.dtype}{tf32} {self.x_layout}->{self.y_layout} {self.algorithm}{tile}"
+        y_dtype = f" Y {self.y_dtype}" if self.dtype == "int8" else ""
+        return f"{self.dtype}{tf32}{y_dtype} {self.x_layout}->{self.y_layout} {self.algorithm}{tile}"
 
 
 class Library:
@@ -126,6 +131,8 @@ class Library:
             algorithm=ALGORITHMS[how.algorithm],
             tile_rows=how.tile[0],
             tile_pixels=how.tile[1],
+            y_dtype=DTYPES[how.y_dtype],
+            y_scale=how.y_scale,
         )
         handle = ctypes.c_void_p()
         info = _Info()
@@ -170,7 +177,7 @@ class Plan:
         """Enqueue the convolution.
 
         Args:
-            pointers: x, offset, bias, mask, y.
+            pointers: x, offset, bias, mask, y; scale for int8.
             packed: what :meth:`pack` has written.
             stream: a cudaStream_t.
             dtypes: of offset and mask.

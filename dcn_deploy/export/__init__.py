@@ -22,20 +22,26 @@ if TYPE_CHECKING:
     from dcn_deploy.export.linting import TARGETS as TARGETS
     from dcn_deploy.export.linting import Finding as Finding
     from dcn_deploy.export.linting import lint as lint
+    from dcn_deploy.export.quantisation import Folding as Folding
+    from dcn_deploy.export.quantisation import fold_quantisation as fold_quantisation
+    from dcn_deploy.export.quantisation import unfold_quantisation as unfold_quantisation
     from dcn_deploy.export.shape_inference import infer_shapes as infer_shapes
 
 _DEFINED_IN = {
     "ExportResult": "exporter",
     "FORMS": "forms",
     "Finding": "linting",
+    "Folding": "quantisation",
     "TARGETS": "linting",
     "convert": "conversion",
     "convert_file": "conversion",
     "example_inputs": "examples",
     "export": "exporter",
+    "fold_quantisation": "quantisation",
     "form_of": "forms",
     "infer_shapes": "shape_inference",
     "lint": "linting",
+    "unfold_quantisation": "quantisation",
 }
 _SUBMODULES = ("metadata",)
 

@@ -36,6 +36,7 @@ from dcn_deploy.export.node_reading import (
     view_of,
 )
 from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators import int8 as int8_nodes
 from dcn_deploy.export.operators.base import NodeView
 from dcn_deploy.export.operators.mmdeploy import FOREIGN_OPERATORS
 from dcn_deploy.export.precision import apply as apply_precision
@@ -64,6 +65,8 @@ class ConversionResult:
         nodes: number of deformable nodes.
         precision: element type of the weights: ``fp32``, ``fp16``, ``bf16``, ``fp64`` or ``mixed``.
         kept_float32: nodes that compute in float32 all the same, since a constant of theirs is beyond float16.
+        folded: names of the convolutions that were folded into int8 nodes; None if that was not asked for.
+        left: (name, reason) of the quantised ones that could not be folded; None likewise.
     """
 
     path: Path
@@ -73,6 +76,8 @@ class ConversionResult:
     nodes: int
     precision: str | None = None
     kept_float32: tuple[str, ...] = ()
+    folded: tuple[str, ...] | None = None
+    left: tuple[tuple[str, str], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain Python values."""
@@ -84,6 +89,8 @@ class ConversionResult:
             "nodes": self.nodes,
             "precision": self.precision,
             "kept_float32": list(self.kept_float32),
+            "folded": None if self.folded is None else list(self.folded),
+            "left": None if self.left is None else [{"node": node, "reason": reason} for node, reason in self.left],
         }
 
     def to_table(self) -> RenderableType:
@@ -92,7 +99,12 @@ class ConversionResult:
 
         rows = self.to_json()
         kept = rows.pop("kept_float32")
-        return summary(rows | ({"kept in float32": ", ".join(kept)} if kept else {}))
+        if kept:
+            rows["kept in float32"] = ", ".join(kept)
+        for key, shown in (("folded", ", ".join(self.folded or ()) or "none"), ("left", dict(self.left or ()))):
+            if rows.pop(key) is not None:
+                rows[key] = shown
+        return summary(rows)
 
 
 def convert(
@@ -126,14 +138,16 @@ def convert(
     return model_files.to_proto(convert_model(model_files.load(model), form, precision))
 
 
-def _check_request(form: str | None, precision: str | None) -> None:
+def _check_request(form: str | None, precision: str | None, int8: str | None = None) -> None:
     if form is not None:
         check_form(form)
     if precision is not None:
         check_precision(precision)
-    if form is None and precision is None:
+    if int8 not in (None, "folded", "qdq"):
+        raise InvalidArgumentError(describe("int8", expected="folded or qdq", actual=repr(int8)))
+    if form is None and precision is None and int8 is None:
         raise InvalidArgumentError(
-            describe("conversion", expected="a form (--form), a precision (--precision) or both", actual="neither")
+            describe("conversion", expected="at least one of --form, --precision and --int8", actual="none")
         )
 
 
@@ -144,6 +158,7 @@ def convert_file(
     *,
     precision: str | None = None,
     external_data: bool | None = None,
+    int8: str | None = None,
 ) -> ConversionResult:
     """Convert a file of any size; see :func:`convert`.
 
@@ -153,6 +168,9 @@ def convert_file(
         form: ``"plugin"``, ``"standard"`` or ``"decomposed"``; None leaves the form as it is.
         precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"mixed"``; None leaves the element types as they are.
         external_data: put weights into ``<target>.data`` beside it; None does so above 2 GiB.
+        int8: how quantised deformable convolutions are written: ``"folded"`` into one int8 node each, which has the
+            form ``plugin`` only (:func:`dcn_deploy.export.fold_quantisation`), or as ``"qdq"``, with QuantizeLinear and
+            DequantizeLinear (:func:`dcn_deploy.export.unfold_quantisation`); None leaves them.
 
     Returns:
         What was written.
@@ -160,9 +178,19 @@ def convert_file(
     Raises:
         The same as :func:`convert`, and InvalidArgumentError if ``target`` cannot be written to.
     """
-    _check_request(form, precision)
+    _check_request(form, precision, int8)
     path = model_files.check_output_path(target, "output")
-    converter = Converter(model_files.load(source))
+    model = model_files.load(source)
+    folded: tuple[str, ...] | None = None
+    left: tuple[tuple[str, str], ...] | None = None
+    if int8 is not None:
+        from dcn_deploy.export import quantisation
+
+        if int8 == "folded":
+            model, folded, left = quantisation.fold_model(model)
+        else:
+            model = quantisation.unfold_model(model)
+    converter = Converter(model)
     model = converter.to(form, precision)
     found = deformable_nodes(model)
     data = model_files.save(model, path, external_data=external_data)
@@ -174,6 +202,8 @@ def convert_file(
         nodes=sum(map(len, found.values())),
         precision=metadata.precision(model),
         kept_float32=converter.kept_float32,
+        folded=folded,
+        left=left,
     )
 
 
@@ -353,6 +383,8 @@ def _check_form_exists(view: NodeView, form: str) -> None:
             f"Node '{view.name}': the ONNX standard has no operator for {view.schema.op_type}. "
             f"Use the form {remaining}."
         )
+    if form == "standard" and int8_nodes.is_quantised(view):
+        raise UnsupportedError(f"Node '{view.name}' has no form standard: {int8_nodes.OBSTACLE}")
     if form == "decomposed" and obstacle:
         raise UnsupportedError(f"Node '{view.name}' cannot be decomposed: {obstacle}")
 

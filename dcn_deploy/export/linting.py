@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, describe
 from dcn_deploy.export import model_files
-from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators import OPERATOR_EXPORTS, int8
 from dcn_deploy.export.operators.base import NodeView, OperatorExport
 from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, DOMAIN, DOMAIN_VERSION, OPERATORS, OperatorSchema
 
@@ -294,6 +294,12 @@ def _float64_tensorrt(context: _Context) -> Iterator[tuple[str, str]]:
             yield row.name, "TensorRT has no float64: its parser makes float32 of it, inputs and outputs too."
 
 
+def _int8_plugin(context: _Context) -> Iterator[tuple[str, str]]:
+    for row in context.in_form("plugin"):
+        if row.view is not None and int8.is_quantised(row.view):
+            yield row.name, "The library for ONNX Runtime takes float32, float16 and bfloat16, not int8 with scales."
+
+
 def _float64_sampling(context: _Context) -> Iterator[tuple[str, str]]:
     for row in context.in_form("decomposed", schema=DEFORM_CONV2D):
         if row.view is not None and row.view.dtypes.get("X") == "float64":
@@ -474,6 +480,13 @@ RULES: tuple[Rule, ...] = (
         "Mend that, then convert the file with --form decomposed.",
     ),
     Rule("float64-plugin", "error", _ONNXRUNTIME, _float64_plugin, "Export the network in float32."),
+    Rule(
+        "int8-plugin",
+        "error",
+        _ONNXRUNTIME,
+        _int8_plugin,
+        "The Q/DQ form runs there: dcn-deploy convert --int8 qdq.",
+    ),
     Rule("half-batch-index", "error", None, _half_batch_index, _KEEP_ROIS),
     Rule("no-stock-plugin", "error", frozenset({"tensorrt-rtx"}), _no_stock_plugin, _TO_DECOMPOSED),
     Rule("tensorrt-swapped-axes", "warning", _TENSORRT, _swapped_axes, _TO_PLUGIN),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import InvalidModelError
-from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators import OPERATOR_EXPORTS, int8
 from dcn_deploy.export.operators.base import (
     Dims,
     NodeView,
@@ -92,12 +92,17 @@ def node_problems(node: ir.Node, schema: OperatorSchema) -> Iterator[Problem]:
     if len(node.outputs) != len(schema.outputs):
         yield Problem("number of outputs", str(len(schema.outputs)), str(len(node.outputs)))
         return
-    from_schema = list(schema_problems(schema, tuple(value is not None for value in node.inputs), attributes_of(node)))
+    connected = tuple(value is not None for value in node.inputs)
+    from_schema = list(schema_problems(schema, connected, attributes_of(node), standard=node.domain != DOMAIN))
     yield from from_schema
     if from_schema:
         return
     operator, view = OPERATOR_EXPORTS[schema.op_type], view_of(node, schema)
-    yield from dtype_problems(operator, view)
+    if int8.is_quantised(view):
+        yield from int8.problems(view)
+        yield from int8.dtype_problems(view)
+    else:
+        yield from dtype_problems(operator, view)
     yield from operator.problems(view)
 
 

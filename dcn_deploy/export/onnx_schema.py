@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators import OPERATOR_EXPORTS, int8
 from dcn_deploy.export.operators.base import FEATURE_DTYPES, Dim, Dims, NodeView, OperatorExport, schema_problems
 from dcn_deploy.schema import OperatorSchema
 
@@ -17,7 +17,8 @@ _ONNX_TYPES = {
     "bfloat16": "tensor(bfloat16)",
     "float64": "tensor(double)",
 }
-_ATTRIBUTE_TYPES = {"int": "INT", "ints": "INTS", "float": "FLOAT", "string": "STRING"}
+_INT8 = "tensor(int8)"
+_ATTRIBUTE_TYPES = {"int": "INT", "ints": "INTS", "float": "FLOAT", "floats": "FLOATS", "string": "STRING"}
 
 
 def register() -> None:
@@ -40,6 +41,18 @@ def _onnx_schema(operator: OperatorExport) -> onnx.defs.OpSchema:
     types = [_ONNX_TYPES[dtype] for dtype in FEATURE_DTYPES]
     # A type variable for each: one may be float32 while another is half.
     variables = {name: f"T_{name}" for name in operator.coordinate_inputs}
+    constraints = [
+        ("T", types, "Features, weights and outputs."),
+        *((variable, types, "float32, or the type of the features.") for variable in variables.values()),
+    ]
+    if schema.quantisation:
+        # Beside int8 features the bias is float32, and the output one or the other.
+        variables |= {"B": "T_B", "Y": "T_Y"}
+        constraints[0] = ("T", [*types, _INT8], "Features and weights; int8 where the node has scales.")
+        constraints += [
+            ("T_B", types, "The type of the features; float32 beside int8."),
+            ("T_Y", [*types, _INT8], "The type of the features; beside int8 float32 without y_scale."),
+        ]
     result = definition(
         schema.op_type,
         schema.domain,
@@ -53,18 +66,15 @@ def _onnx_schema(operator: OperatorExport) -> onnx.defs.OpSchema:
             )
             for declared in schema.inputs
         ],
-        outputs=[definition.FormalParameter(name, "T") for name in schema.outputs],
-        type_constraints=[
-            ("T", types, "Features, weights and outputs."),
-            *((variable, types, "float32, or the type of the features.") for variable in variables.values()),
-        ],
+        outputs=[definition.FormalParameter(name, variables.get(name, "T")) for name in schema.outputs],
+        type_constraints=constraints,
         attributes=[
             definition.Attribute(
                 attribute.name,
                 getattr(definition.AttrType, _ATTRIBUTE_TYPES[attribute.kind]),
                 required=attribute.required,
             )
-            for attribute in schema.attributes
+            for attribute in (*schema.attributes, *schema.quantisation)
         ],
     )
     result.set_type_and_shape_inference_function(lambda context: _infer(operator, context))
@@ -87,6 +97,8 @@ def _infer(operator: OperatorExport, context: Any) -> None:
         shapes: tuple[tuple[Dim, ...], ...] = ()
     else:
         shapes = operator.output_shapes(view)
+        if int8.is_quantised(view):
+            features = onnx.TensorProto.INT8 if int8.output_dtype(view) == "int8" else onnx.TensorProto.FLOAT
     for position, extents in enumerate(shapes):
         result = onnx.TypeProto()
         result.tensor_type.elem_type = features
@@ -114,7 +126,7 @@ def _view(schema: OperatorSchema, context: Any) -> NodeView:
             dtypes[declared.name] = None
     attributes = {
         attribute.name: _value(onnx.helper.get_attribute_value(found))
-        for attribute in schema.attributes
+        for attribute in (*schema.attributes, *schema.quantisation)
         if (found := context.get_attribute(attribute.name)) is not None
     }
     return NodeView(schema, schema.op_type, tuple(shapes), shapes, dtypes, attributes)

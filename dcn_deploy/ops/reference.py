@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def _sample(image: npt.NDArray[np.float64], y: float, x: float) -> npt.NDArray[np.float64]:
+def sample(image: npt.NDArray[np.float64], y: float, x: float) -> npt.NDArray[np.float64]:
     """Bilinear sample of ``image`` [C, H, W] at (y, x): [C]. Each corner outside the map is zero on its own."""
     import numpy as np
 
@@ -88,7 +88,7 @@ def deform_conv2d(
                             dy, dx = d[n, o, i, j, :, ho, wo]
                             y = ho * strides[0] - pads[0] + i * dilations[0] + float(dy)
                             z = wo * strides[1] - pads[1] + j * dilations[1] + float(dx)
-                            taps[own, i, j] = m[n, o, i, j, ho, wo] * _sample(x[n, own], y, z)
+                            taps[own, i, j] = m[n, o, i, j, ho, wo] * sample(x[n, own], y, z)
                 for g in range(group):
                     inputs = slice(g * channels_per_group, (g + 1) * channels_per_group)
                     outputs = slice(g * per_group_out, (g + 1) * per_group_out)
@@ -107,7 +107,7 @@ def _round_half_away(value: float) -> float:
 def _clamped_sample(image: npt.NDArray[np.float64], y: float, x: float) -> npt.NDArray[np.float64]:
     """Bilinear sample of ``image`` [C, H, W] at (y, x) moved to the nearest place on the map: [C]."""
     _, height, width = image.shape
-    return _sample(image, min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0))
+    return sample(image, min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0))
 
 
 def _near_the_map(start: float, bin_size: float, count: int, size: int) -> range:

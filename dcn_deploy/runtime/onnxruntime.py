@@ -292,6 +292,11 @@ _REMEDIES = (
         "onnxruntime, or export with another opset or element type.",
     ),
     (
+        r"Type Error: Type 'tensor\(int8\)' of input parameter .* of operator \(DeformConv2d\)",
+        "The library has no int8 kernels. Write the node with QuantizeLinear and DequantizeLinear: dcn-deploy convert "
+        "--int8 qdq.",
+    ),
+    (
         r"Type Error: Type '",
         "That node does not take this element type: export the network in float32.",
     ),

@@ -116,14 +116,18 @@ class _Function:
     Attributes:
         name: its name; it takes the operator's inputs in their order, and the attributes as keywords.
         left_out: attributes that it does not take, since they follow from the inputs' shapes.
+        of_int8: name of the one in ``dcn_deploy.ops.reference_int8`` for a node with scales, which takes them too.
     """
 
     name: str
     left_out: frozenset[str] = frozenset()
+    of_int8: str = ""
 
 
 _FUNCTIONS = {
-    DEFORM_CONV2D.op_type: _Function("deform_conv2d", left_out=frozenset({"kernel_shape"})),
+    DEFORM_CONV2D.op_type: _Function(
+        "deform_conv2d", left_out=frozenset({"kernel_shape"}), of_int8="deform_conv2d_int8"
+    ),
     DEFORM_ROI_POOL2D.op_type: _Function("deform_roi_pool"),
 }
 
@@ -147,6 +151,7 @@ def _operators() -> list[type]:
     def named(schema: OperatorSchema, op_type: str, domain: str) -> type:
         function = _FUNCTIONS[schema.op_type]
         taken = [attribute.name for attribute in schema.attributes if attribute.name not in function.left_out]
+        quantisation = [attribute.name for attribute in schema.quantisation]
         # A file holds a float attribute in float32, and so do the runtimes its default.
         defaults = {
             attribute.name: float(np.float32(attribute.default))
@@ -155,12 +160,16 @@ def _operators() -> list[type]:
         }
 
         def run(_: Any, *inputs: Any, **attributes: Any) -> tuple[np.ndarray[Any, Any]]:
-            from dcn_deploy.ops import reference
+            from dcn_deploy.ops import reference, reference_int8
 
             given = {name: attributes[name] for name in taken if attributes.get(name) is not None}
+            scales = {name: attributes[name] for name in quantisation if attributes.get(name) is not None}
             # The evaluator's np.float32 would draw every product with a Python number down to float32.
             given = {name: float(value) if isinstance(value, np.floating) else value for name, value in given.items()}
             given = {**defaults, **given}
+            if scales:
+                scales = {name: np.asarray(value, dtype=np.float64).tolist() for name, value in scales.items()}
+                return (getattr(reference_int8, function.of_int8)(*inputs, **given, **scales),)
             return (getattr(reference, function.name)(*inputs, **given),)
 
         # The evaluator finds an operator by the name of its class.

@@ -172,6 +172,43 @@ def test_null_pointers_are_refused(library: Library, on: dict[str, int]) -> None
         plan.pack(0, 0, 0)
 
 
+@pytest.mark.parametrize("name", checks.INT8_CASES)
+def test_int8_to_the_last_bit(name: str, library: Library, on: dict[str, int]) -> None:
+    tally = checks.Tally()
+    checks.check_int8(
+        HostDevice(), library, on, cases.by_name(name), tally, layouts=(("nchw", "nhwc"), ("nhwc", "nchw"))
+    )
+    assert tally.failures == []
+    # Types of Y × layouts × (the library's choice and every tile).
+    assert tally.launches == 2 * 2 * (1 + 4 + 1 + 1)
+
+
+def test_int8_of_another_scale_fails(library: Library, on: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dcn_deploy.ops import reference_int8
+
+    right = reference_int8.deform_conv2d_int8
+    monkeypatch.setattr(
+        reference_int8, "deform_conv2d_int8", lambda *a, x_scale, **k: right(*a, x_scale=1.001 * x_scale, **k)
+    )
+    tally = checks.Tally()
+    checks.check_int8(HostDevice(), library, on, cases.by_name("size_7"), tally, layouts=(("nchw", "nchw"),))
+    assert re.match(
+        r"size_7 \[int8 Y float32 nchw->nchw auto\]: expected what the plain loops give, got \d+ other elements of \d+",
+        tally.failures[0],
+    )
+
+
+def test_int8_on_pytorchs_tensors(on_host: None, library: Library, on: dict[str, int]) -> None:
+    device, tally = TorchDevice(), checks.Tally()
+    checks.check_int8(device, library, on, cases.by_name("group_3_offset_group_2"), tally, layouts=(("nhwc", "nchw"),))
+    assert tally.failures == []
+    y = device.poisoned((2, 3), "int8")
+    y.fill_(1)
+    assert device.margins_are_poisoned(y)
+    y.as_strided((1,), (1,), y.storage_offset() + 6).fill_(1)
+    assert not device.margins_are_poisoned(y)
+
+
 def test_roi_pooling(library: Library) -> None:
     tally = checks.Tally()
     chosen = [case for case in cases.ALL_ROI_CASES if case.n and case.r <= 4][::5]

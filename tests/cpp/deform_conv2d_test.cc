@@ -510,6 +510,26 @@ TEST(DeformConv2d, WeightsTooLargeToPackAreRefused) {
   }
 }
 
+TEST(DeformConv2d, Int8IsRefused) {
+  const DeformConv2dParams params = params_of(deform_conv2d_case("Plain"));
+  for (const cpu::Kernels* kernels : available_kernels()) {
+    cpu::PackedDeformConv2dWeights packed;
+    EXPECT_STREQ(
+        cpu::PackedDeformConv2dWeights::pack(params, nullptr, DType::kInt8, *kernels, {}, &packed)
+            .message,
+        "W: expected float32, float16 or bfloat16, got int8");
+    const std::vector<float> weight(
+        static_cast<std::size_t>(params.out_channels * params.in_channels * 9));
+    ASSERT_TRUE(cpu::PackedDeformConv2dWeights::pack(params, weight.data(), DType::kFloat32,
+                                                     *kernels, {}, &packed)
+                    .ok());
+    cpu::DeformConv2dTensors tensors;
+    tensors.mask_dtype = DType::kInt8;
+    EXPECT_STREQ(cpu::deform_conv2d(params, tensors, packed, {}).message,
+                 "mask: expected float32, float16 or bfloat16, got int8");
+  }
+}
+
 TEST(DeformConv2d, ScratchIsAtMostOneMebibyteAThread) {
   EXPECT_GT(cpu::scratch_bytes_per_thread(), 0u);
   EXPECT_LE(cpu::scratch_bytes_per_thread(), std::size_t{1} << 20);

@@ -456,6 +456,15 @@ TEST(DeformRoIPool2d, NoRoIsTouchNothing) {
   }
 }
 
+TEST(DeformRoIPool2d, Int8IsRefused) {
+  cpu::DeformRoIPool2dTensors tensors;
+  tensors.dtype = DType::kInt8;
+  for (const cpu::Kernels* kernels : available_kernels()) {
+    EXPECT_STREQ(cpu::deform_roi_pool(small(), tensors, *kernels, {}).message,
+                 "X: expected float32, float16 or bfloat16, got int8");
+  }
+}
+
 // Many RoIs are worth a copy of the map, a few on a large map are not; bits tell which it was.
 TEST(DeformRoIPool2d, TheWayFollowsFromShapesAndRoIs) {
   SCOPED_TRACE(seed_trace());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -21,6 +22,7 @@ namespace testing {
 namespace {
 
 constexpr unsigned char kGuardByte = 0xa5;
+constexpr double kInt8Poison = -91;
 
 }  // namespace
 
@@ -48,6 +50,7 @@ bool GuardedBytes::intact() const {
 
 double read_element(DType dtype, const void* data, std::size_t index) {
   const auto* bytes = static_cast<const unsigned char*>(data) + index * size_of(dtype);
+  if (dtype == DType::kInt8) return static_cast<std::int8_t>(*bytes);
   if (dtype == DType::kFloat32) {
     float value;
     std::memcpy(&value, bytes, sizeof(value));
@@ -60,6 +63,12 @@ double read_element(DType dtype, const void* data, std::size_t index) {
 
 void write_element(DType dtype, double value, void* data, std::size_t index) {
   auto* bytes = static_cast<unsigned char*>(data) + index * size_of(dtype);
+  if (dtype == DType::kInt8) {
+    // Not a number is what an output is poisoned with: of all numbers the least likely.
+    *bytes = static_cast<unsigned char>(
+        static_cast<std::int8_t>(std::isnan(value) ? kInt8Poison : value));
+    return;
+  }
   const auto single = static_cast<float>(value);
   if (dtype == DType::kFloat32) {
     std::memcpy(bytes, &single, sizeof(single));

@@ -55,7 +55,7 @@ class Tensor {
   GuardedBytes bytes_;
 };
 
-// An output: `count` elements, poisoned with NaN.
+// An output: `count` elements, poisoned with NaN; int8 with some number.
 class Output {
  public:
   Output(DType dtype, std::size_t count);
@@ -69,7 +69,7 @@ class Output {
   GuardedBytes bytes_;
 };
 
-// The value of element `index` of a tensor.
+// The value of element `index` of a tensor. int8 takes whole numbers in its range.
 double read_element(DType dtype, const void* data, std::size_t index);
 void write_element(DType dtype, double value, void* data, std::size_t index);
 

@@ -265,6 +265,13 @@ TEST_F(CudaDeformRoIPool, NoRoIsLaunchNothing) {
   EXPECT_EQ(host::counters().blocks, blocks);
 }
 
+TEST_F(CudaDeformRoIPool, Int8IsRefused) {
+  DeformRoIPool2dTensors tensors;
+  tensors.dtype = DType::kInt8;
+  const Status status = deform_roi_pool(params_of(case_named("Seven")), tensors, nullptr);
+  EXPECT_EQ(std::string(status.message), "X: expected float32, float16 or bfloat16, got int8");
+}
+
 TEST_F(CudaDeformRoIPool, MoreBlocksThanAGridHasAreRefused) {
   DeformRoIPool2dParams params = params_of(case_named("Channels300"));
   params.rois = std::int64_t{1} << 31;

@@ -26,15 +26,22 @@ class HostMatrix : public HostDeviceTest, public ::testing::WithParamInterface<M
 // Where the PTX ISA's figures put an element, from the element's side: the emulation goes from the
 // register's.
 struct Place {
-  int lane, word, half;
+  int lane, word, part;
 };
 
-Place place_of_a(bool tf32, int row, int k) {
-  if (tf32) return {row % 8 * 4 + k % 4, row / 8 + k / 4 * 2, 0};
+// Elements of a register.
+int parts_of(MatrixFormat format) {
+  return format == MatrixFormat::kTf32 ? 1 : format == MatrixFormat::kInt8 ? 4 : 2;
+}
+
+Place place_of_a(int parts, int row, int k) {
+  if (parts == 1) return {row % 8 * 4 + k % 4, row / 8 + k / 4 * 2, 0};
+  if (parts == 4) return {row % 8 * 4 + k % 16 / 4, row / 8 + k / 16 * 2, k % 4};
   return {row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2};
 }
-Place place_of_b(bool tf32, int k, int column) {
-  if (tf32) return {column * 4 + k % 4, k / 4, 0};
+Place place_of_b(int parts, int k, int column) {
+  if (parts == 1) return {column * 4 + k % 4, k / 4, 0};
+  if (parts == 4) return {column * 4 + k % 16 / 4, k / 16, k % 4};
   return {column * 4 + k % 8 / 2, k / 8, k % 2};
 }
 Place place_of_d(int row, int column) {
@@ -43,17 +50,28 @@ Place place_of_d(int row, int column) {
 
 std::uint32_t bits_of(MatrixFormat format, float value) {
   if (format == MatrixFormat::kTf32) return float_bits(value);
+  if (format == MatrixFormat::kInt8) {
+    return static_cast<std::uint8_t>(static_cast<std::int8_t>(value));
+  }
   return format == MatrixFormat::kFloat16 ? float_to_float16(value) : float_to_bfloat16(value);
 }
 
 struct Fragments {
   std::uint32_t a[32][4] = {};
   std::uint32_t b[32][2] = {};
-  float d[32][4] = {};
+  // Bits of float32, or int32 for int8.
+  std::uint32_t d[32][4] = {};
 };
 
 __global__ void multiply(MatrixFormat format, Fragments* fragments) {
   const unsigned lane = threadIdx.x;
+  if (format == MatrixFormat::kInt8) {
+    std::int32_t sums[4];
+    std::memcpy(sums, fragments->d[lane], sizeof(sums));
+    mma_s8_16832(sums, fragments->a[lane], fragments->b[lane]);
+    std::memcpy(fragments->d[lane], sums, sizeof(sums));
+    return;
+  }
   float d[4];
   std::memcpy(d, fragments->d[lane], sizeof(d));
   if (format == MatrixFormat::kFloat16) mma_f16_16816(d, fragments->a[lane], fragments->b[lane]);
@@ -65,18 +83,23 @@ __global__ void multiply(MatrixFormat format, Fragments* fragments) {
 class Product {
  public:
   explicit Product(MatrixFormat format)
-      : format_(format), tf32_(format == MatrixFormat::kTf32), depth_(tf32_ ? 8 : 16) {}
+      : format_(format), parts_(parts_of(format)), depth_(8 * parts_) {}
 
   int depth() const { return depth_; }
-  void set_a(int row, int k, float value) { put(place_of_a(tf32_, row, k), value, true); }
-  void set_b(int k, int column, float value) { put(place_of_b(tf32_, k, column), value, false); }
+  void set_a(int row, int k, float value) { put(place_of_a(parts_, row, k), value, true); }
+  void set_b(int k, int column, float value) { put(place_of_b(parts_, k, column), value, false); }
   void set_d(int row, int column, float value) {
     const Place at = place_of_d(row, column);
-    fragments_.d[at.lane][at.word] = value;
+    fragments_.d[at.lane][at.word] =
+        format_ == MatrixFormat::kInt8
+            ? static_cast<std::uint32_t>(static_cast<std::int32_t>(value))
+            : float_bits(value);
   }
   float d(int row, int column) const {
     const Place at = place_of_d(row, column);
-    return fragments_.d[at.lane][at.word];
+    const std::uint32_t bits = fragments_.d[at.lane][at.word];
+    return format_ == MatrixFormat::kInt8 ? static_cast<float>(static_cast<std::int32_t>(bits))
+                                          : float_from_bits(bits);
   }
   Fragments& fragments() { return fragments_; }
   void run() {
@@ -86,11 +109,11 @@ class Product {
  private:
   void put(const Place& at, float value, bool in_a) {
     std::uint32_t& word = in_a ? fragments_.a[at.lane][at.word] : fragments_.b[at.lane][at.word];
-    word |= bits_of(format_, value) << (16 * at.half);
+    word |= bits_of(format_, value) << (32 / parts_ * at.part);
   }
 
   MatrixFormat format_;
-  bool tf32_;
+  int parts_;
   int depth_;
   Fragments fragments_;
 };
@@ -103,7 +126,7 @@ TEST_P(HostMatrix, IsAPlainMatrixProduct) {
     host::configure(settings);
     Product product(GetParam());
     const int depth = product.depth();
-    int a[16][16], b[16][8], d[16][8];
+    int a[16][32], b[32][8], d[16][8];
     for (int i = 0; i < 16; ++i) {
       for (int k = 0; k < depth; ++k) {
         a[i][k] = small(random);
@@ -131,21 +154,20 @@ TEST_P(HostMatrix, IsAPlainMatrixProduct) {
   }
 }
 
-// Each half of each register of each lane of A, alone: it reaches one row and one k.
+// Each part of each register of each lane of A, alone: it reaches one row and one k.
 TEST_P(HostMatrix, EveryRegisterIsInItsPlace) {
-  const bool tf32 = GetParam() == MatrixFormat::kTf32;
   for (int row = 0; row < 16; ++row) {
-    for (int k = 0; k < (tf32 ? 8 : 16); ++k) {
+    for (int k = 0; k < Product(GetParam()).depth(); ++k) {
       Product product(GetParam());
       product.set_a(row, k, 1);
       // Which k it was can be read off the columns.
       for (int i = 0; i < product.depth(); ++i) {
-        for (int j = 0; j < 8; ++j) product.set_b(i, j, static_cast<float>(8 * i + j));
+        for (int j = 0; j < 8; ++j) product.set_b(i, j, static_cast<float>(8 * i + j - 128));
       }
       product.run();
       for (int i = 0; i < 16; ++i) {
         for (int j = 0; j < 8; ++j) {
-          ASSERT_EQ(product.d(i, j), i == row ? static_cast<float>(8 * k + j) : 0.0f);
+          ASSERT_EQ(product.d(i, j), i == row ? static_cast<float>(8 * k + j - 128) : 0.0f);
         }
       }
     }
@@ -155,26 +177,35 @@ TEST_P(HostMatrix, EveryRegisterIsInItsPlace) {
 // The figures, spelled out for a few lanes: the two formulas above could be wrong alike.
 TEST(HostMatrixFigures, LanesOfTheManual) {
   const auto same = [](const Place& a, const Place& b) {
-    return a.lane == b.lane && a.word == b.word && a.half == b.half;
+    return a.lane == b.lane && a.word == b.word && a.part == b.part;
   };
   // m16n8k16, A: lane 0 has (0, 0..1), (8, 0..1), (0, 8..9), (8, 8..9); lane 31 the last of each.
-  EXPECT_TRUE(same(place_of_a(false, 0, 1), {0, 0, 1}));
-  EXPECT_TRUE(same(place_of_a(false, 8, 0), {0, 1, 0}));
-  EXPECT_TRUE(same(place_of_a(false, 0, 8), {0, 2, 0}));
-  EXPECT_TRUE(same(place_of_a(false, 8, 9), {0, 3, 1}));
-  EXPECT_TRUE(same(place_of_a(false, 15, 15), {31, 3, 1}));
-  EXPECT_TRUE(same(place_of_a(false, 1, 2), {5, 0, 0}));
+  EXPECT_TRUE(same(place_of_a(2, 0, 1), {0, 0, 1}));
+  EXPECT_TRUE(same(place_of_a(2, 8, 0), {0, 1, 0}));
+  EXPECT_TRUE(same(place_of_a(2, 0, 8), {0, 2, 0}));
+  EXPECT_TRUE(same(place_of_a(2, 8, 9), {0, 3, 1}));
+  EXPECT_TRUE(same(place_of_a(2, 15, 15), {31, 3, 1}));
+  EXPECT_TRUE(same(place_of_a(2, 1, 2), {5, 0, 0}));
   // B: lane 0 has rows 0, 1, 8, 9 of column 0; lane 4 is the next column.
-  EXPECT_TRUE(same(place_of_b(false, 1, 0), {0, 0, 1}));
-  EXPECT_TRUE(same(place_of_b(false, 8, 0), {0, 1, 0}));
-  EXPECT_TRUE(same(place_of_b(false, 2, 1), {5, 0, 0}));
-  EXPECT_TRUE(same(place_of_b(false, 15, 7), {31, 1, 1}));
+  EXPECT_TRUE(same(place_of_b(2, 1, 0), {0, 0, 1}));
+  EXPECT_TRUE(same(place_of_b(2, 8, 0), {0, 1, 0}));
+  EXPECT_TRUE(same(place_of_b(2, 2, 1), {5, 0, 0}));
+  EXPECT_TRUE(same(place_of_b(2, 15, 7), {31, 1, 1}));
   // m16n8k8 in TF32, A: lane 0 has (0, 0), (8, 0), (0, 4), (8, 4); B: rows 0 and 4 of column 0.
-  EXPECT_TRUE(same(place_of_a(true, 8, 0), {0, 1, 0}));
-  EXPECT_TRUE(same(place_of_a(true, 0, 4), {0, 2, 0}));
-  EXPECT_TRUE(same(place_of_a(true, 15, 7), {31, 3, 0}));
-  EXPECT_TRUE(same(place_of_b(true, 4, 0), {0, 1, 0}));
-  EXPECT_TRUE(same(place_of_b(true, 1, 1), {5, 0, 0}));
+  EXPECT_TRUE(same(place_of_a(1, 8, 0), {0, 1, 0}));
+  EXPECT_TRUE(same(place_of_a(1, 0, 4), {0, 2, 0}));
+  EXPECT_TRUE(same(place_of_a(1, 15, 7), {31, 3, 0}));
+  EXPECT_TRUE(same(place_of_b(1, 4, 0), {0, 1, 0}));
+  EXPECT_TRUE(same(place_of_b(1, 1, 1), {5, 0, 0}));
+  // m16n8k32 of bytes, A: lane 0 has (0, 0..3), (8, 0..3), (0, 16..19), (8, 16..19); B: rows 0..3
+  // and 16..19 of column 0.
+  EXPECT_TRUE(same(place_of_a(4, 8, 3), {0, 1, 3}));
+  EXPECT_TRUE(same(place_of_a(4, 0, 16), {0, 2, 0}));
+  EXPECT_TRUE(same(place_of_a(4, 1, 4), {5, 0, 0}));
+  EXPECT_TRUE(same(place_of_a(4, 15, 31), {31, 3, 3}));
+  EXPECT_TRUE(same(place_of_b(4, 17, 0), {0, 1, 1}));
+  EXPECT_TRUE(same(place_of_b(4, 4, 1), {5, 0, 0}));
+  EXPECT_TRUE(same(place_of_b(4, 31, 7), {31, 1, 3}));
   // D: lane 0 has (0, 0..1) and (8, 0..1).
   EXPECT_TRUE(same(place_of_d(0, 1), {0, 1, 0}));
   EXPECT_TRUE(same(place_of_d(8, 0), {0, 2, 0}));
@@ -182,6 +213,7 @@ TEST(HostMatrixFigures, LanesOfTheManual) {
 }
 
 TEST_P(HostMatrix, NanAndInfinityStayInTheirRowAndColumn) {
+  if (GetParam() == MatrixFormat::kInt8) GTEST_SKIP() << "int8 has neither";
   Product product(GetParam());
   product.set_a(3, 5, std::numeric_limits<float>::quiet_NaN());
   product.set_b(2, 6, std::numeric_limits<float>::infinity());
@@ -200,13 +232,13 @@ TEST_P(HostMatrix, NanAndInfinityStayInTheirRowAndColumn) {
 }
 
 std::string format_name(const ::testing::TestParamInfo<MatrixFormat>& tested) {
-  constexpr const char* kNames[] = {"Float16", "BFloat16", "Tf32"};
+  constexpr const char* kNames[] = {"Float16", "BFloat16", "Tf32", "Int8"};
   return kNames[static_cast<int>(tested.param)];
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, HostMatrix,
                          ::testing::Values(MatrixFormat::kFloat16, MatrixFormat::kBFloat16,
-                                           MatrixFormat::kTf32),
+                                           MatrixFormat::kTf32, MatrixFormat::kInt8),
                          format_name);
 
 class HostMatrixDetails : public HostDeviceTest {};
@@ -218,6 +250,15 @@ TEST_F(HostMatrixDetails, Tf32LooksAtNineteenBits) {
   product.set_b(0, 0, value);
   product.run();
   EXPECT_EQ(product.d(0, 0), 1.0f);
+}
+
+TEST_F(HostMatrixDetails, SumsOfInt8WrapAround) {
+  Product product(MatrixFormat::kInt8);
+  product.set_d(0, 0, 2147483520.0f);  // 2^31 - 128
+  product.set_a(0, 0, 127);
+  product.set_b(0, 0, 127);
+  product.run();
+  EXPECT_EQ(product.d(0, 0), static_cast<float>(-2147483648.0 + 127 * 127 - 128));
 }
 
 TEST_F(HostMatrixDetails, SumsAreRoundedTowardsZero) {

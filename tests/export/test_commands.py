@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import numpy as np
 import onnx
 import peers
 import pytest
+from quantised import LEFT_CASE, qdq_model
 
 from dcn_deploy.export import form_of, metadata
 
@@ -97,6 +99,28 @@ def test_convert_with_bad_input(plugin_file: Path) -> None:
     assert (done.returncode, "form: expected one of" in done.stderr) == (2, True)
     done = dcn_deploy("convert", plugin_file, "-o", "out.onnx")
     assert (done.returncode, "--form" in done.stderr) == (2, True)
+
+
+def test_convert_folds_quantisation_and_writes_it_out_again(in_folder: Path, rng: Any) -> None:
+    model, _ = qdq_model(LEFT_CASE, rng)
+    onnx.save(model, "qdq.onnx")
+    folded = dcn_deploy("convert", "qdq.onnx", "-o", "int8.onnx", "--form", "plugin", "--int8", "folded", "--json", "-")
+    assert folded.returncode == 0, folded.stderr
+    report = json.loads(folded.stdout)
+    assert (report["folded"], report["left"]) == (["conv"], [])
+    refused = dcn_deploy("convert", "int8.onnx", "-o", "out.onnx", "--form", "decomposed")
+    assert (refused.returncode, "dcn-deploy convert --int8 qdq" in refused.stderr) == (2, True)
+    back = dcn_deploy("convert", "int8.onnx", "-o", "back.onnx", "--form", "decomposed", "--int8", "qdq")
+    assert back.returncode == 0, back.stderr
+    assert form_of("back.onnx") == "decomposed"
+
+    onnx.save(qdq_model(LEFT_CASE, rng, x_zero=np.int8(3))[0], "asymmetric.onnx")
+    left = dcn_deploy("convert", "asymmetric.onnx", "-o", "out.onnx", "--form", "plugin", "--int8", "folded")
+    assert left.returncode == 0, left.stderr
+    assert "left.conv" in left.stdout
+    assert "Quantise symmetrically." in left.stdout
+    unknown = dcn_deploy("convert", "qdq.onnx", "-o", "out.onnx", "--form", "plugin", "--int8", "yes")
+    assert (unknown.returncode, "int8: expected folded or qdq, got 'yes'" in unknown.stderr) == (2, True)
 
 
 def test_lint_exit_statuses(plugin_file: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from dcn_deploy.errors import InvalidArgumentError
-from dcn_deploy.export import Finding, convert, lint
+from dcn_deploy.export import Finding, convert, lint, unfold_quantisation
 from dcn_deploy.export.linting import RULES, TARGETS, Report
 
 PLAIN = cases.Case("plain", c=4, m=4, pad_top=1, pad_left=1, pad_bottom=1, pad_right=1)
@@ -43,6 +43,14 @@ def with_mask_producer(*op_types: str) -> onnx.ModelProto:
     names = ["logits", *(f"step{i}" for i in range(len(op_types) - 1)), "mask"]
     for i, op_type in reversed(list(enumerate(op_types))):
         source.graph.node.insert(0, helper.make_node(op_type, [names[i]], [names[i + 1]]))
+    return source
+
+
+def int8_model() -> onnx.ModelProto:
+    source = model("plugin", attributes={"x_scale": 0.1, "weight_scale": [0.01], "y_scale": 0.1})
+    for value in (*source.graph.input, *source.graph.output):
+        if value.name in ("X", "W", "Y"):
+            value.type.tensor_type.elem_type = onnx.TensorProto.INT8
     return source
 
 
@@ -170,6 +178,7 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
     ("standard-not-everywhere", "any", lambda: model("standard"), lambda: convert(model("standard"), "decomposed")),
     ("float64-plugin", "onnxruntime", lambda: model("plugin", dtype=np.float64), lambda: model("plugin")),
     ("float64-plugin", "onnxruntime", lambda: roi_model(dtype=np.float64), roi_model),
+    ("int8-plugin", "onnxruntime", int8_model, lambda: unfold_quantisation(int8_model())),
     (
         "float64-sampling",
         "onnxruntime",

@@ -285,7 +285,7 @@ def test_a_network_without_deformable_nodes_is_converted_too() -> None:
 def test_bad_requests() -> None:
     with pytest.raises(InvalidArgumentError, match="precision: expected one of fp32, fp16, bf16, mixed, got 'int8'"):
         convert(small_network(), precision="int8")
-    with pytest.raises(InvalidArgumentError, match=r"expected a form \(--form\), a precision \(--precision\) or both"):
+    with pytest.raises(InvalidArgumentError, match=r"expected at least one of --form, --precision and --int8"):
         convert(small_network())
 
 

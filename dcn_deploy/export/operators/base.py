@@ -110,7 +110,7 @@ FEATURE_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def schema_problems(
-    schema: OperatorSchema, connected: tuple[bool, ...], attributes: Mapping[str, Any]
+    schema: OperatorSchema, connected: tuple[bool, ...], attributes: Mapping[str, Any], *, standard: bool = False
 ) -> Iterator[Problem]:
     """Yield what does not fit the schema: inputs missing or too many; attributes unknown, mistyped or missing.
 
@@ -118,13 +118,15 @@ def schema_problems(
         schema: the operator.
         connected: for each input position of the node, whether a tensor is connected.
         attributes: the node's attributes, by name.
+        standard: whether the node is that of the ONNX standard, which has no attributes for quantisation.
     """
     if len(connected) > len(schema.inputs):
         yield Problem("number of inputs", f"at most {len(schema.inputs)}", str(len(connected)))
     for position, declared in enumerate(schema.inputs):
         if not declared.optional and not (position < len(connected) and connected[position]):
             yield Problem(f"input {declared.name} (position {position})", "a tensor", "nothing")
-    known = {attribute.name: attribute for attribute in schema.attributes}
+    taken = schema.attributes if standard else (*schema.attributes, *schema.quantisation)
+    known = {attribute.name: attribute for attribute in taken}
     for name, value in attributes.items():
         if name not in known:
             yield Problem(f"attribute {name}", f"one of {', '.join(known)}", f"'{name}' = {value!r}")
@@ -145,6 +147,8 @@ def _fits(attribute: Attribute, value: Any) -> bool:
     if attribute.kind == "ints":
         is_ints = isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value)
         return is_ints and (attribute.length is None or len(value) == attribute.length)
+    if attribute.kind == "floats":
+        return isinstance(value, (list, tuple)) and all(isinstance(v, float) for v in value)
     if attribute.choices and value not in attribute.choices:
         return False
     return isinstance(value, {"int": int, "float": float, "string": str}[attribute.kind])

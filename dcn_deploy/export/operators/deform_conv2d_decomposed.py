@@ -67,8 +67,11 @@ def _channels(view: NodeView) -> int | None:
 
 def obstacle(view: NodeView) -> str | None:
     """Return why a node cannot be decomposed, with what to do about it; None if it can."""
+    from dcn_deploy.export.operators import int8
     from dcn_deploy.export.operators.deform_conv2d import kernel_shape
 
+    if int8.is_quantised(view):
+        return int8.OBSTACLE
     if all(isinstance(k, int) for k in kernel_shape(view)) and _channels(view) is not None:
         return None
     return (

@@ -9,6 +9,7 @@
 #include "core/cpu/deform_conv2d_plan.h"
 #include "core/cpu/deform_conv2d_scratch.h"
 #include "core/cpu/lookahead.h"
+#include "core/dtype_check.h"
 
 namespace dcn_deploy {
 namespace cpu {
@@ -564,6 +565,8 @@ std::size_t scratch_bytes_per_thread() { return sizeof(Scratch); }
 
 Status deform_conv2d(const DeformConv2dParams& params, const DeformConv2dTensors& tensors,
                      const PackedDeformConv2dWeights& packed, const ParallelFor& parallel_for) {
+  DCN_DEPLOY_RETURN_IF_ERROR(check_floating_point(
+      {{"X", tensors.dtype}, {"offset", tensors.offset_dtype}, {"mask", tensors.mask_dtype}}));
   if (params.batch == 0) return {};
   DeformConv2dCall call(params, tensors, packed);
   parallel_for(call.count(), &DeformConv2dCall::run, &call);

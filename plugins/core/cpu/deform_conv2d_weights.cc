@@ -10,6 +10,7 @@
 #include "core/cpu/deform_conv2d_kernels.h"
 #include "core/cpu/deform_conv2d_plan.h"
 #include "core/cpu/deform_conv2d_scratch.h"
+#include "core/dtype_check.h"
 
 namespace dcn_deploy {
 namespace cpu {
@@ -137,6 +138,7 @@ Status PackedDeformConv2dWeights::pack(const DeformConv2dParams& params, const v
                                        DType dtype, const Kernels& kernels,
                                        const ParallelFor& parallel_for,
                                        PackedDeformConv2dWeights* packed) {
+  DCN_DEPLOY_RETURN_IF_ERROR(check_floating_point({{"W", dtype}}));
   const Groups groups(params);
   const std::int64_t lanes = kernels.deform_conv2d->lanes;
   std::int64_t terms;

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "core/cpu/roi_pool_kernels.h"
+#include "core/dtype_check.h"
 #include "core/roi_axis.h"
 
 namespace dcn_deploy {
@@ -425,6 +426,10 @@ class DeformRoIPoolCall {
 Status deform_roi_pool(const DeformRoIPool2dParams& params, const DeformRoIPool2dTensors& tensors,
                        const Kernels& kernels, const ParallelFor& parallel_for,
                        const ScratchMemory& memory, RoIPoolWay way) {
+  DCN_DEPLOY_RETURN_IF_ERROR(check_floating_point({{"X", tensors.dtype},
+                                                   {"rois", tensors.rois_dtype},
+                                                   {"offset", tensors.offset_dtype},
+                                                   {"mask", tensors.mask_dtype}}));
   if (params.rois == 0) return {};
   DeformRoIPoolCall call(params, tensors, kernels);
   DCN_DEPLOY_RETURN_IF_ERROR(call.survey());

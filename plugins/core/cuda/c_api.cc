@@ -56,11 +56,13 @@ Status check_choice(const char* what, std::int64_t value, std::int64_t last) {
 }
 
 constexpr std::int64_t kLastDType = kDTypeCount - 1;
+constexpr std::int64_t kLastFeatureDType = static_cast<std::int64_t>(DType::kInt8);
 constexpr std::int64_t kLastLayout = static_cast<std::int64_t>(Layout::kNhwc);
 constexpr std::int64_t kLastAlgorithm = static_cast<std::int64_t>(Algorithm::kDirect);
 
 Status check_request(const DcnDeployCudaConv2d& r) {
-  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("dtype", r.dtype, kLastDType));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("dtype", r.dtype, kLastFeatureDType));
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("y_dtype", r.y_dtype, kLastFeatureDType));
   DCN_DEPLOY_RETURN_IF_ERROR(check_choice("x_layout", r.x_layout, kLastLayout));
   DCN_DEPLOY_RETURN_IF_ERROR(check_choice("y_layout", r.y_layout, kLastLayout));
   DCN_DEPLOY_RETURN_IF_ERROR(check_choice("allow_tf32", r.allow_tf32, 1));
@@ -115,6 +117,8 @@ Status plan(const DcnDeployCudaConv2d& r, const DcnDeployCudaDevice& d,
   options.allow_tf32 = r.allow_tf32 != 0;
   options.algorithm = static_cast<Algorithm>(r.algorithm);
   options.tile = {static_cast<int>(r.tile_rows), static_cast<int>(r.tile_pixels)};
+  options.y_dtype = static_cast<DType>(r.y_dtype);
+  options.y_scale = static_cast<float>(r.y_scale);
   DeformConv2dPlan made;
   DCN_DEPLOY_RETURN_IF_ERROR(
       plan_deform_conv2d(params, static_cast<DType>(r.dtype), static_cast<Layout>(r.x_layout),
@@ -147,6 +151,7 @@ Status run(const DeformConv2dPlan& plan, const DcnDeployCudaConv2dTensors& t, co
   tensors.offset = t.offset;
   tensors.bias = t.bias;
   tensors.mask = t.mask;
+  tensors.scale = static_cast<const float*>(t.scale);
   tensors.y = t.y;
   return deform_conv2d(plan, tensors, packed, stream);
 }

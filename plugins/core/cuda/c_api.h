@@ -43,13 +43,15 @@ typedef struct DcnDeployCudaConv2d {
   int64_t dilation_w;
   int64_t group;
   int64_t offset_group;
-  int64_t dtype;    /* of X, W, B and Y: 0 float32, 1 float16, 2 bfloat16 */
+  int64_t dtype;    /* of X, W, B and Y: 0 float32, 1 float16, 2 bfloat16; of X and W: 3 int8 */
   int64_t x_layout; /* 0 NCHW, 1 NHWC */
   int64_t y_layout;
   int64_t allow_tf32;  /* 0 or 1 */
   int64_t algorithm;   /* 0 choose, 1 tensor cores, 2 float32 arithmetic, 3 direct */
   int64_t tile_rows;   /* 0 chooses */
   int64_t tile_pixels; /* 0 chooses */
+  int64_t y_dtype;     /* for int8 only, then B is float32 */
+  double y_scale;      /* for Y of int8 only */
 } DcnDeployCudaConv2d;
 
 /* What was decided. */
@@ -63,7 +65,8 @@ typedef struct DcnDeployCudaConv2dInfo {
   int64_t shared_bytes; /* of a block */
 } DcnDeployCudaConv2dInfo;
 
-/* Device pointers; `bias` and `mask` may be null. */
+/* Device pointers; `bias` and `mask` may be null. `scale` [out_channels], float32, is what a unit
+ * of a sum of products of int8 stands for, and null for other types. */
 typedef struct DcnDeployCudaConv2dTensors {
   int64_t offset_dtype;
   int64_t mask_dtype;
@@ -71,6 +74,7 @@ typedef struct DcnDeployCudaConv2dTensors {
   const void* offset;
   const void* bias;
   const void* mask;
+  const void* scale;
   void* y;
 } DcnDeployCudaConv2dTensors;
 

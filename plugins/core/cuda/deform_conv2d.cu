@@ -7,12 +7,14 @@
 #include "core/cuda/deform_conv2d_fused.cuh"
 #include "core/cuda/deform_conv2d_fused_kernels.h"
 #include "core/cuda/deform_conv2d_pack.cuh"
+#include "core/dtype_check.h"
 
 namespace dcn_deploy {
 namespace cuda {
 namespace {
 
 constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
+constexpr float kLargestFloat = std::numeric_limits<float>::max();
 // Rows of the packed weights come in whole blocks of the matrix instructions.
 constexpr std::int64_t kRowAlignment = 16;
 // Below so many products for a sample and tap a product on tiles of 64 rows is mostly padding.
@@ -27,7 +29,7 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 
 // Elements of a row of an operand in shared memory.
 int depth_of(Algorithm algorithm, DType dtype) {
-  return algorithm == Algorithm::kTensor && dtype != DType::kFloat32 ? 32 : 16;
+  return algorithm == Algorithm::kTensor ? kRowBytes / static_cast<int>(size_of(dtype)) : 16;
 }
 
 struct FusedKernels {
@@ -42,6 +44,8 @@ FusedKernels fused_kernels(Algorithm algorithm, DType dtype) {
         return {kTensorFloat16Kernels, kTensorTileCount};
       case DType::kBFloat16:
         return {kTensorBFloat16Kernels, kTensorTileCount};
+      case DType::kInt8:
+        return {kTensorInt8Kernels, kTensorTileCount};
       default:
         return {kTensorTf32Kernels, kTensorTileCount};
     }
@@ -51,6 +55,8 @@ FusedKernels fused_kernels(Algorithm algorithm, DType dtype) {
       return {kSimtFloat16Kernels, kSimtTileCount};
     case DType::kBFloat16:
       return {kSimtBFloat16Kernels, kSimtTileCount};
+    case DType::kInt8:
+      return {kSimtInt8Kernels, kSimtTileCount};
     default:
       return {kSimtFloat32Kernels, kSimtTileCount};
   }
@@ -69,6 +75,25 @@ Status check_sizes(const DeformConv2dParams& p) {
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("taps of the kernel", p.kernel_h * p.kernel_w));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("pixels of a channel of X", p.in_h * p.in_w));
   return check_range("pixels of a channel of Y", p.out_h * p.out_w);
+}
+
+// What int8 features ask for.
+Status check_quantised(const DeformConv2dParams& p, const DeformConv2dOptions& options) {
+  // Of products of at most 2^14 each; more could leave int32.
+  constexpr std::int64_t kMostProducts = kMaxInt32 >> 14;
+  const std::int64_t products = p.in_channels / p.group * p.kernel_h * p.kernel_w;
+  if (products > kMostProducts) {
+    return make_status(StatusCode::kTooLarge,
+                       "int8 products of an output element: expected at most %" PRId64
+                       ", whose sum fits in 32 bits, got %" PRId64
+                       ". Use a floating-point type, or more groups",
+                       kMostProducts, products);
+  }
+  const bool positive = options.y_scale > 0 && options.y_scale <= kLargestFloat;
+  if (options.y_dtype != DType::kInt8 || positive) return {};
+  return make_status(StatusCode::kInvalidArgument,
+                     "scale of Y: expected a positive, finite number, got %g",
+                     static_cast<double>(options.y_scale));
 }
 
 Algorithm choose_algorithm(const DeformConv2dParams& p, DType dtype, const Device& device,
@@ -181,6 +206,14 @@ Status plan_direct(DeformConv2dPlan* plan) {
   return {};
 }
 
+Status check_tensors(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors) {
+  DCN_DEPLOY_RETURN_IF_ERROR(
+      check_floating_point({{"offset", tensors.offset_dtype}, {"mask", tensors.mask_dtype}}));
+  if (plan.dtype != DType::kInt8 || tensors.scale != nullptr) return {};
+  return make_status(StatusCode::kInvalidArgument,
+                     "int8 features: expected a scale for each output channel, got none");
+}
+
 DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                                    const void* packed) {
   const DeformConv2dParams& p = plan.params;
@@ -221,6 +254,9 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
                                               ? ceil_div(p.out_channels, plan.tile.rows)
                                               : ceil_div(a.group_rows, plan.tile.rows));
   a.y_is_nhwc = plan.y_layout == Layout::kNhwc;
+  a.scale = tensors.scale;
+  a.y_scale = plan.y_scale;
+  a.y_dtype = plan.y_dtype;
   return a;
 }
 
@@ -252,13 +288,16 @@ Status pack(const DeformConv2dPlan& plan, PackArguments a, Stream stream) {
   a.elements = static_cast<std::int64_t>(plan.packed_bytes / element_bytes);
   const dim3 grid(static_cast<unsigned>(std::min(kMostBlocks, ceil_div(a.elements, kPackThreads))));
   const dim3 block(kPackThreads);
-  if (direct) return launch(&pack_direct<Storage>, grid, block, 0, stream, a);
+  if (direct) {
+    return launch(&pack_direct<Storage, typename Output<Storage>::Sum>, grid, block, 0, stream, a);
+  }
   if (!tensor)
     return launch(&pack_fused<Storage, PackFloat32<Storage>, 16>, grid, block, 0, stream, a);
   if constexpr (Storage::kDType == DType::kFloat32) {
     return launch(&pack_fused<Storage, PackTf32, 16>, grid, block, 0, stream, a);
   } else {
-    return launch(&pack_fused<Storage, PackSame<Storage>, 32>, grid, block, 0, stream, a);
+    constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(typename Storage::Bits));
+    return launch(&pack_fused<Storage, PackSame<Storage>, kDepth>, grid, block, 0, stream, a);
   }
 }
 
@@ -288,6 +327,12 @@ Status plan_deform_conv2d(const DeformConv2dParams& params, DType dtype, Layout 
   plan->dtype = dtype;
   plan->x_layout = x_layout;
   plan->y_layout = y_layout;
+  plan->y_dtype = dtype;
+  if (dtype == DType::kInt8) {
+    DCN_DEPLOY_RETURN_IF_ERROR(check_quantised(params, options));
+    plan->y_dtype = options.y_dtype;
+    plan->y_scale = options.y_scale;
+  }
   plan->algorithm = options.algorithm != Algorithm::kAuto
                         ? options.algorithm
                         : choose_algorithm(params, dtype, device, options);
@@ -319,13 +364,37 @@ Status pack_deform_conv2d_weights(const DeformConv2dPlan& plan, const void* weig
       return pack<Float16>(plan, a, stream);
     case DType::kBFloat16:
       return pack<BFloat16>(plan, a, stream);
+    case DType::kInt8:
+      return pack<Int8>(plan, a, stream);
     default:
       return pack<Float32>(plan, a, stream);
   }
 }
 
+Status write_deform_conv2d_scale(float x_scale, const float* weight_scale, std::int64_t count,
+                                 std::int64_t out_channels, float* scale, Stream stream) {
+  if (count != 1 && count != out_channels) {
+    return make_status(StatusCode::kInvalidArgument,
+                       "scales of W: expected 1, or one for each of the %" PRId64
+                       " output channels, got %" PRId64,
+                       out_channels, count);
+  }
+  ScaleArguments a{};
+  a.x_scale = x_scale;
+  a.same = count == 1;
+  for (std::int64_t first = 0; first < out_channels; first += kScalesOfLaunch) {
+    a.count =
+        static_cast<std::int32_t>(std::min<std::int64_t>(kScalesOfLaunch, out_channels - first));
+    std::copy_n(weight_scale + (a.same ? 0 : first), a.same ? 1 : a.count, a.weight_scale);
+    a.scale = scale + first;
+    DCN_DEPLOY_RETURN_IF_ERROR(launch(&write_scale, dim3(1), dim3(kScalesOfLaunch), 0, stream, a));
+  }
+  return {};
+}
+
 Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                      const void* packed, Stream stream) {
+  DCN_DEPLOY_RETURN_IF_ERROR(check_tensors(plan, tensors));
   DeformConv2dArguments a = arguments_of(plan, tensors, packed);
   if (a.pixels == 0) return {};
   a.vectorised = can_vectorise(plan, a);
@@ -339,6 +408,8 @@ Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& te
         return launch_direct<Float16>(plan, a, blocks, stream);
       case DType::kBFloat16:
         return launch_direct<BFloat16>(plan, a, blocks, stream);
+      case DType::kInt8:
+        return launch_direct<Int8>(plan, a, blocks, stream);
       default:
         return launch_direct<Float32>(plan, a, blocks, stream);
     }

@@ -7,6 +7,18 @@
 // float32 whatever the storage type. Nothing here allocates, synchronises or keeps state: a call
 // enqueues one kernel on the stream that it is given, so that it can be captured in a CUDA graph
 // and used on several streams at once.
+//
+// Features and weights may be int8, X = x_scale · qX and W[m] = weight_scale[m] · qW[m] with zero
+// points of zero. Samples are rounded to int8 in units of x_scale, and products are summed in
+// int32, so that a sum is exact but for the rounding of its samples:
+//
+//   qS          = int8(mask[n,o,i,j,ho,wo] · S(qX[n,c], y, x)), in float32
+//   y           = B[m] + scale[m] · Σ_{c∈γ(m)} Σ_{i,j} qW[m,c,i,j] · qS, scale[m] = x_scale ·
+//                 weight_scale[m]; B and scale are float32
+//   Y[n,m,ho,wo] = int8(y / y_scale), or y in a floating-point type
+//
+// int8(v) is the nearest whole number in [-128, 127], ties to even; of NaN, which only a mask can
+// bring in, it is 0.
 
 #ifndef DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_H_
 #define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_H_
@@ -25,8 +37,8 @@ namespace cuda {
 // How the product is computed.
 enum class Algorithm : int {
   kAuto = 0,
-  kTensor = 1,  // fused, tensor cores: float16, bfloat16 and, where TF32 is allowed, float32;
-                // SM 8.0 and later
+  kTensor = 1,  // fused, tensor cores: float16, bfloat16, int8 and, where TF32 is allowed,
+                // float32; SM 8.0 and later
   kSimt = 2,    // fused, float32 arithmetic: exact float32, and every type on SM 7.5
   kDirect = 3,  // one thread for an output element: depthwise, and groups too narrow for a product
 };
@@ -42,6 +54,9 @@ struct DeformConv2dOptions {
   // For tests and for measuring; kAuto and a tile of zeros choose.
   Algorithm algorithm = Algorithm::kAuto;
   Tile tile;
+  // Of Y, for int8 features; with others Y has their type. The scale is that of int8.
+  DType y_dtype = DType::kFloat32;
+  float y_scale = 1;
 };
 
 // Everything that is decided before a launch. Plain data.
@@ -61,10 +76,13 @@ struct DeformConv2dPlan {
   std::int64_t padded_rows = 0;
   std::size_t packed_bytes = 0;
   std::size_t shared_bytes = 0;
+  DType y_dtype = DType::kFloat32;
+  float y_scale = 1;
 };
 
 // Tensors on the device, contiguous, in the plan's layouts (offset, mask: as in
-// DeformConv2dParams). `bias` and `mask` may be null.
+// DeformConv2dParams). `bias` and `mask` may be null. `bias` has the type of X, or float32 where
+// that is int8; `scale` [out_channels] is for int8 only.
 struct DeformConv2dTensors {
   DType offset_dtype = DType::kFloat32;
   DType mask_dtype = DType::kFloat32;
@@ -72,6 +90,7 @@ struct DeformConv2dTensors {
   const void* offset = nullptr;
   const void* bias = nullptr;
   const void* mask = nullptr;
+  const float* scale = nullptr;
   void* y = nullptr;
 };
 
@@ -85,6 +104,11 @@ Status plan_deform_conv2d(const DeformConv2dParams& params, DType dtype, Layout 
 // kernel_h, kernel_w].
 Status pack_deform_conv2d_weights(const DeformConv2dPlan& plan, const void* weight, void* packed,
                                   Stream stream);
+
+// Writes `scale` [out_channels], on the device, from the scales of int8 features and weights, which
+// are the host's: `count` is 1 or out_channels.
+Status write_deform_conv2d_scale(float x_scale, const float* weight_scale, std::int64_t count,
+                                 std::int64_t out_channels, float* scale, Stream stream);
 
 Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                      const void* packed, Stream stream);

@@ -9,6 +9,7 @@
 #define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_DIRECT_CUH_
 
 #include "core/cuda/deform_conv2d_kernel.h"
+#include "core/cuda/deform_conv2d_output.cuh"
 #include "core/cuda/deform_conv2d_places.cuh"
 #include "core/cuda/device.cuh"
 #include "core/cuda/number.cuh"
@@ -47,7 +48,7 @@ class DirectDeformConv2d {
     const int slots = offset_group_of((last_row / a_.group_rows + 1) * a_.group_channels - 1) -
                       first_offset_group_ + 1;
     set_pixel_info();
-    float totals[kOutputs] = {};
+    Sum totals[kOutputs] = {};
 #pragma unroll 1
     for (int tap = 0; tap < a_.taps; ++tap) {
       block_barrier();
@@ -74,6 +75,7 @@ class DirectDeformConv2d {
 
  private:
   using Bits = typename Storage::Bits;
+  using Sum = typename Output<Storage>::Sum;
   static constexpr int kOutputs = kDirectRows * kDirectPixels / kDirectThreads;
 
   // Neighbouring threads have neighbouring channels in NHWC, neighbouring pixels in NCHW.
@@ -123,13 +125,22 @@ class DirectDeformConv2d {
         static_cast<const Bits*>(a_.x)[element_of_x<kNhwc>(a_, image, channel, pixel)]);
   }
 
-  // Weights are packed as float32, [tap][channel of the group][out_channels].
-  __device__ __forceinline__ float sum_of_tap(int row, int pixel, int tap) const {
+  // A sample as it is multiplied.
+  static __device__ __forceinline__ Sum factor(float sample) {
+    if constexpr (Storage::kDType == DType::kInt8) {
+      return static_cast<int8_t>(Storage::store(sample));
+    } else {
+      return sample;
+    }
+  }
+
+  // Weights are packed as Sum, [tap][channel of the group][out_channels].
+  __device__ __forceinline__ Sum sum_of_tap(int row, int pixel, int tap) const {
     const int first_channel = row / a_.group_rows * a_.group_channels;
     const int64_t image = static_cast<int32_t>(shared_load(&pixel_info_[pixel]).x);
-    const float* weights = static_cast<const float*>(a_.packed) +
-                           static_cast<int64_t>(tap) * a_.group_channels * a_.out_channels + row;
-    float sum = 0.0f;
+    const Sum* weights = static_cast<const Sum*>(a_.packed) +
+                         static_cast<int64_t>(tap) * a_.group_channels * a_.out_channels + row;
+    Sum sum = 0;
     int slot = -1;
     Corners corners = corners_nowhere();
     for (int c = 0; c < a_.group_channels; ++c) {
@@ -144,20 +155,20 @@ class DirectDeformConv2d {
         }
       }
       sum += weights[static_cast<int64_t>(c) * a_.out_channels] *
-             sample(corners, image, first_channel + c);
+             factor(sample(corners, image, first_channel + c));
     }
     return sum;
   }
 
-  __device__ __forceinline__ void store(int row, int pixel, float value) const {
+  __device__ __forceinline__ void store(int row, int pixel, Sum sum) const {
     const Vec16 info = shared_load(&pixel_info_[pixel]);
-    if (a_.bias != nullptr) value += Storage::load(static_cast<const Bits*>(a_.bias)[row]);
+    const float value = Output<Storage>::value(a_, row, sum);
     const int64_t image = static_cast<int32_t>(info.x);
     const int64_t target =
         a_.y_is_nhwc
             ? (image * a_.out_plane + static_cast<int32_t>(info.y)) * a_.out_channels + row
             : (image * a_.out_channels + row) * a_.out_plane + static_cast<int32_t>(info.y);
-    static_cast<Bits*>(a_.y)[target] = Storage::store(value);
+    Output<Storage>::store(a_, target, value);
   }
 
   const DeformConv2dArguments& a_;

@@ -27,6 +27,7 @@
 #define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_FUSED_CUH_
 
 #include "core/cuda/deform_conv2d_kernel.h"
+#include "core/cuda/deform_conv2d_output.cuh"
 #include "core/cuda/deform_conv2d_places.cuh"
 #include "core/cuda/device.cuh"
 #include "core/cuda/number.cuh"
@@ -45,10 +46,12 @@ constexpr int kEpilogueRows = 64;
 
 // How samples and weights are held in shared memory and multiplied, for features of `Storage`.
 //
+//   Sum          what products are added to
 //   kElements    of a unit of 16 bytes
 //   pack()       kElements float32 values → a unit
 struct TensorFloat16 {
   using Storage = Float16;
+  using Sum = float;
   static constexpr int kElements = 8;
   static constexpr bool kUsesTensorCores = true;
   static __device__ __forceinline__ void pack(const float (&v)[8], uint32_t (&unit)[4]) {
@@ -63,6 +66,7 @@ struct TensorFloat16 {
 
 struct TensorBFloat16 {
   using Storage = BFloat16;
+  using Sum = float;
   static constexpr int kElements = 8;
   static constexpr bool kUsesTensorCores = true;
   static __device__ __forceinline__ void pack(const float (&v)[8], uint32_t (&unit)[4]) {
@@ -77,6 +81,7 @@ struct TensorBFloat16 {
 
 struct TensorTf32 {
   using Storage = Float32;
+  using Sum = float;
   static constexpr int kElements = 4;
   static constexpr bool kUsesTensorCores = true;
   static __device__ __forceinline__ void pack(const float (&v)[4], uint32_t (&unit)[4]) {
@@ -92,11 +97,41 @@ struct TensorTf32 {
 template <typename T>
 struct Simt {
   using Storage = T;
+  using Sum = float;
   static constexpr int kElements = 4;
   static constexpr bool kUsesTensorCores = false;
   static __device__ __forceinline__ void pack(const float (&v)[4], uint32_t (&unit)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) unit[i] = float_to_bits(v[i]);
+  }
+};
+
+struct TensorInt8 {
+  using Storage = Int8;
+  using Sum = int32_t;
+  static constexpr int kElements = 16;
+  static constexpr bool kUsesTensorCores = true;
+  static __device__ __forceinline__ void pack(const float (&v)[16], uint32_t (&unit)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      unit[i] = Int8::store_four(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
+    }
+  }
+  static __device__ __forceinline__ void multiply(int32_t (&d)[4], const uint32_t (&a)[4],
+                                                  const uint32_t (&b)[2]) {
+    mma_s8_16832(d, a, b);
+  }
+};
+
+// Whole numbers in float32, whose partial sums are exact: 256 products of at most 2^14 each.
+struct SimtInt8 {
+  using Storage = Int8;
+  using Sum = float;
+  static constexpr int kElements = 4;
+  static constexpr bool kUsesTensorCores = false;
+  static __device__ __forceinline__ void pack(const float (&v)[4], uint32_t (&unit)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) unit[i] = float_to_bits(Int8::round(v[i]));
   }
 };
 
@@ -138,7 +173,7 @@ class FusedDeformConv2d {
         samples_(shared + Shared::kWeights),
         pixel_info_(reinterpret_cast<Vec16*>(shared + kOperandBytes)),
         corners_(reinterpret_cast<Vec16*>(shared + kOperandBytes + Shared::kPixelInfo)),
-        epilogue_(reinterpret_cast<float*>(shared)),
+        epilogue_(reinterpret_cast<Total*>(shared)),
         thread_(static_cast<int>(threadIdx.x)) {}
 
   __device__ __forceinline__ void run() {
@@ -196,6 +231,8 @@ class FusedDeformConv2d {
  private:
   using Storage = typename Math::Storage;
   using Bits = typename Storage::Bits;
+  using Sum = typename Math::Sum;
+  using Total = typename Output<Storage>::Sum;
   using Shared = FusedShared<kRows, kPixels>;
 
   static constexpr int kElements = Math::kElements;
@@ -207,6 +244,7 @@ class FusedDeformConv2d {
   static_assert(kRows * kRowUnits % kThreads == 0, "every thread copies equally many units");
   // Words of 32 bits that hold a unit's elements as they are stored.
   static constexpr int kWords = kElements * static_cast<int>(sizeof(Bits)) / 4;
+  static constexpr int kPerWord = 4 / static_cast<int>(sizeof(Bits));
   // Sums of a thread: 16 × 8 blocks of four with tensor cores, single ones without.
   static constexpr int kBlocksAlongRows = Math::kUsesTensorCores ? kWarpRows / 16 : kWarpRows / 8;
   static constexpr int kBlocksAlongPixels =
@@ -229,8 +267,8 @@ class FusedDeformConv2d {
     for (int i = 0; i < kTotalsAlongRows; ++i) {
 #pragma unroll
       for (int j = 0; j < kTotalsAlongPixels; ++j) {
-        totals_[i][j] += sums_[i][j][0];
-        sums_[i][j][0] = 0.0f;
+        totals_[i][j] += static_cast<Total>(sums_[i][j][0]);
+        sums_[i][j][0] = Sum{0};
       }
     }
   }
@@ -350,7 +388,7 @@ class FusedDeformConv2d {
           if (sizeof(Bits) == 4) {
             raw_[i][corner][e % kWords] = bits;
           } else {
-            raw_[i][corner][e / 2 % kWords] |= bits << (e % 2 * 16);
+            raw_[i][corner][e / kPerWord % kWords] |= bits << (e % kPerWord * (32 / kPerWord));
           }
         }
       }
@@ -358,12 +396,14 @@ class FusedDeformConv2d {
   }
 
   static __device__ __forceinline__ void read_unit(const Bits* source, uint32_t (&words)[kWords]) {
-    if (kWords == 4) {
+    if constexpr (kWords == 1) {
+      words[0] = *reinterpret_cast<const uint32_t*>(source);
+    } else if constexpr (kWords == 4) {
       const Vec16 v = *reinterpret_cast<const Vec16*>(source);
       words[0] = v.x;
       words[1] = v.y;
-      words[2 % kWords] = v.z;
-      words[3 % kWords] = v.w;
+      words[2] = v.z;
+      words[3] = v.w;
     } else {
       const Vec8 v = *reinterpret_cast<const Vec8*>(source);
       words[0] = v.x;
@@ -372,8 +412,12 @@ class FusedDeformConv2d {
   }
 
   __device__ __forceinline__ float raw_element(int i, int corner, int e) const {
-    if (sizeof(Bits) == 4) return Storage::load(static_cast<Bits>(raw_[i][corner][e % kWords]));
-    return Storage::load(static_cast<Bits>(raw_[i][corner][e / 2 % kWords] >> (e % 2 * 16)));
+    if constexpr (sizeof(Bits) == 1) {
+      return Storage::load_from(raw_[i][corner][e / kPerWord], e % kPerWord);
+    } else {
+      return Storage::load(static_cast<Bits>(raw_[i][corner][e / kPerWord % kWords] >>
+                                             (e % kPerWord * (32 / kPerWord) % 32)));
+    }
   }
 
   // Interpolates what read_samples has read, and writes it to one of the two tiles of samples.
@@ -458,7 +502,7 @@ class FusedDeformConv2d {
                                                   const unsigned char* samples) {
 #pragma unroll
     for (int half = 0; half < kRowUnits / 2;
-         ++half) {  // two units: 16 elements of 16 bits, 8 of 32
+         ++half) {  // two units: 32 elements of 8 bits, 16 of 16, 8 of 32
       uint32_t b[kBlocksAlongPixels][2];
 #pragma unroll
       for (int j = 0; j < kBlocksAlongPixels; j += 2) {
@@ -540,8 +584,8 @@ class FusedDeformConv2d {
               pixel = warp_pixel() + lane() % 4 + 4 * j;
             }
             if (row >= slab && row < slab + kEpilogueRows) {
-              const float sum = Math::kUsesTensorCores
-                                    ? sums_[i][j][s]
+              const Total sum = Math::kUsesTensorCores
+                                    ? static_cast<Total>(sums_[i][j][s])
                                     : totals_[i % kTotalsAlongRows][j % kTotalsAlongPixels];
               shared_store(&epilogue_[(row - slab) * Shared::kEpiloguePitch + pixel], sum);
             }
@@ -557,14 +601,14 @@ class FusedDeformConv2d {
         const Vec16 info = shared_load(&pixel_info_[pixel]);
         if (static_cast<int32_t>(info.x) == kOutside || group_row >= a_.group_rows) continue;
         const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
-        float value = shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel]);
-        if (a_.bias != nullptr) value += Storage::load(static_cast<const Bits*>(a_.bias)[channel]);
+        const float value = Output<Storage>::value(
+            a_, channel, shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel]));
         const int64_t image = static_cast<int32_t>(info.x);
         const int32_t place = static_cast<int32_t>(info.y);
         const int64_t target = a_.y_is_nhwc
                                    ? (image * a_.out_plane + place) * a_.out_channels + channel
                                    : (image * a_.out_channels + channel) * a_.out_plane + place;
-        static_cast<Bits*>(a_.y)[target] = Storage::store(value);
+        Output<Storage>::store(a_, target, value);
       }
     }
   }
@@ -574,13 +618,13 @@ class FusedDeformConv2d {
   unsigned char* const samples_;
   Vec16* const pixel_info_;
   Vec16* const corners_;
-  float* const epilogue_;
+  Total* const epilogue_;
   const int thread_;
   int64_t first_pixel_;
   int group_;
   int64_t first_row_;
-  float sums_[kBlocksAlongRows][kBlocksAlongPixels][kBlockSums] = {};
-  float totals_[kTotalsAlongRows][kTotalsAlongPixels] = {};
+  Sum sums_[kBlocksAlongRows][kBlocksAlongPixels][kBlockSums] = {};
+  Total totals_[kTotalsAlongRows][kTotalsAlongPixels] = {};
   uint32_t raw_[kSampleUnits][4][kWords];
 };
 

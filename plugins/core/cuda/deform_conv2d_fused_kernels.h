@@ -29,9 +29,11 @@ inline constexpr int kSimtTileCount = sizeof(kSimtTiles) / sizeof(Tile);
 extern const FusedKernel kTensorFloat16Kernels[kTensorTileCount];
 extern const FusedKernel kTensorBFloat16Kernels[kTensorTileCount];
 extern const FusedKernel kTensorTf32Kernels[kTensorTileCount];
+extern const FusedKernel kTensorInt8Kernels[kTensorTileCount];
 extern const FusedKernel kSimtFloat32Kernels[kSimtTileCount];
 extern const FusedKernel kSimtFloat16Kernels[kSimtTileCount];
 extern const FusedKernel kSimtBFloat16Kernels[kSimtTileCount];
+extern const FusedKernel kSimtInt8Kernels[kSimtTileCount];
 
 }  // namespace cuda
 }  // namespace dcn_deploy

@@ -49,6 +49,10 @@ struct DeformConv2dArguments {
   // NHWC only: units of 16 bytes of shared memory are read by one access; every unit lies in one
   // offset group.
   bool vectorised;
+  // int8 features only.
+  const float* scale;
+  float y_scale;
+  DType y_dtype;
 };
 
 }  // namespace cuda

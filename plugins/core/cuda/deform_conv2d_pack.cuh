@@ -1,4 +1,4 @@
-// Weights in the order in which the kernels read them.
+// Weights in the order in which the kernels read them, and the scales of int8.
 
 #ifndef DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_PACK_CUH_
 #define DCN_DEPLOY_CORE_CUDA_DEFORM_CONV2D_PACK_CUH_
@@ -68,8 +68,9 @@ __global__ void __launch_bounds__(kPackThreads) pack_fused(const PackArguments a
   }
 }
 
-// W [out_channels][group_channels][taps] → float32 [tap][group_channels][out_channels].
-template <typename Storage>
+// W [out_channels][group_channels][taps] → [tap][group_channels][out_channels], as Target: float32,
+// or int32 for int8.
+template <typename Storage, typename Target>
 __global__ void __launch_bounds__(kPackThreads) pack_direct(const PackArguments a) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kPackThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x; i < a.elements;
@@ -78,9 +79,27 @@ __global__ void __launch_bounds__(kPackThreads) pack_direct(const PackArguments 
     const int64_t rest = i / a.out_channels;
     const int64_t source =
         (row * a.group_channels + rest % a.group_channels) * a.taps + rest / a.group_channels;
-    static_cast<float*>(a.packed)[i] =
-        Storage::load(static_cast<const typename Storage::Bits*>(a.weight)[source]);
+    static_cast<Target*>(a.packed)[i] = static_cast<Target>(
+        Storage::load(static_cast<const typename Storage::Bits*>(a.weight)[source]));
   }
+}
+
+constexpr int kScalesOfLaunch = 256;
+
+// By value, so that nothing of the host's has to live until the kernel runs.
+struct ScaleArguments {
+  float weight_scale[kScalesOfLaunch];
+  float x_scale;
+  bool same;  // weight_scale[0] for all
+  int32_t count;
+  float* scale;
+};
+
+// x_scale · weight_scale → scale.
+__global__ void __launch_bounds__(kScalesOfLaunch)
+    write_scale(DCN_DEPLOY_KERNEL_PARAMETER ScaleArguments a) {
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < a.count) a.scale[i] = a.x_scale * a.weight_scale[a.same ? 0 : i];
 }
 
 }  // namespace cuda

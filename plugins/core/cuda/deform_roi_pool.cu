@@ -3,6 +3,7 @@
 
 #include "core/cuda/deform_roi_pool.cuh"
 #include "core/cuda/deform_roi_pool.h"
+#include "core/dtype_check.h"
 
 namespace dcn_deploy {
 namespace cuda {
@@ -21,6 +22,10 @@ Status launch_roi_pool(const RoIPoolArguments& arguments, Layout x_layout, std::
 
 Status deform_roi_pool(const DeformRoIPool2dParams& params, const DeformRoIPool2dTensors& tensors,
                        Stream stream) {
+  DCN_DEPLOY_RETURN_IF_ERROR(check_floating_point({{"X", tensors.dtype},
+                                                   {"rois", tensors.rois_dtype},
+                                                   {"offset", tensors.offset_dtype},
+                                                   {"mask", tensors.mask_dtype}}));
   if (params.rois == 0) return {};
   RoIPoolArguments a{};
   a.params = params;

@@ -164,6 +164,22 @@ __device__ __forceinline__ void mma_tf32_1688(float (&d)[4], const uint32_t (&a)
 #endif
 }
 
+// d += a · b for a 16 × 32 times 32 × 8 product of signed bytes, modulo 2^32 (mma.m16n8k32). A
+// fragment has the bytes that one of mma.m16n8k16 has.
+__device__ __forceinline__ void mma_s8_16832(int32_t (&d)[4], const uint32_t (&a)[4],
+                                             const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, "
+      "%9}, "
+      "{%0, %1, %2, %3};\n"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();
+#endif
+}
+
 // "what: expected success, got <error>" for a call of the CUDA runtime.
 inline Status status_of(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return {};

@@ -42,6 +42,8 @@ const char* name_of(Operation operation) {
       return "mma_bf16_16816";
     case Operation::kMmaTf32:
       return "mma_tf32_1688";
+    case Operation::kMmaInt8:
+      return "mma_s8_16832";
   }
   return "unknown";
 }
@@ -352,7 +354,8 @@ void Host::perform(std::size_t warp, Operation operation) {
       break;
     case Operation::kMmaFloat16:
     case Operation::kMmaBFloat16:
-    case Operation::kMmaTf32: {
+    case Operation::kMmaTf32:
+    case Operation::kMmaInt8: {
       MatrixOperands operands[kWarp];
       for (int lane = 0; lane < kWarp; ++lane) {
         operands[lane] = *static_cast<const MatrixOperands*>(lanes[lane].arguments);
@@ -360,6 +363,7 @@ void Host::perform(std::size_t warp, Operation operation) {
       ++counters.matrix_products;
       multiply_fragments(operation == Operation::kMmaFloat16    ? MatrixFormat::kFloat16
                          : operation == Operation::kMmaBFloat16 ? MatrixFormat::kBFloat16
+                         : operation == Operation::kMmaInt8     ? MatrixFormat::kInt8
                                                                 : MatrixFormat::kTf32,
                          operands);
       break;

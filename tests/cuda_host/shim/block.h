@@ -49,6 +49,7 @@ enum class Operation {
   kMmaFloat16,
   kMmaBFloat16,
   kMmaTf32,
+  kMmaInt8,
 };
 
 struct ShuffleArguments {

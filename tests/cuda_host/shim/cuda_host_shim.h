@@ -118,6 +118,12 @@ inline void mma_tf32_1688(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
   host::meet_warp(host::Operation::kMmaTf32, &operands, site);
 }
 
+inline void mma_s8_16832(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                         host::Site site = host::Site::here()) {
+  host::MatrixOperands operands{d, a, b};
+  host::meet_warp(host::Operation::kMmaInt8, &operands, site);
+}
+
 // Returns when the kernel is done.
 template <typename... Parameters, typename... Arguments>
 Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,

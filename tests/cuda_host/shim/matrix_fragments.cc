@@ -25,12 +25,16 @@ const std::vector<float>& float16_values() {
   return values;
 }
 
-float element(MatrixFormat format, std::uint32_t word, int half) {
+// `part` counts the elements of a word.
+float element(MatrixFormat format, std::uint32_t word, int part) {
   if (format == MatrixFormat::kTf32) {
     // Sign, exponent and ten bits of mantissa: the unit does not look at the rest.
     return float_from_bits(word & 0xffffe000u);
   }
-  const auto bits = static_cast<std::uint16_t>(half == 0 ? word : word >> 16);
+  if (format == MatrixFormat::kInt8) {
+    return static_cast<float>(static_cast<std::int8_t>(word >> (8 * part)));
+  }
+  const auto bits = static_cast<std::uint16_t>(part == 0 ? word : word >> 16);
   return format == MatrixFormat::kFloat16 ? float16_values()[bits] : bfloat16_to_float(bits);
 }
 
@@ -54,15 +58,15 @@ void multiply(MatrixFormat format, const MatrixOperands (&lanes)[32]) {
     const int group = lane / 4;
     const int first = lane % 4 * kPerWord;
     for (int word = 0; word < 4; ++word) {
-      for (int half = 0; half < kPerWord; ++half) {
-        a[group + word % 2 * 8][first + half + word / 2 * kQuarter] =
-            static_cast<double>(element(format, lanes[lane].a[word], half));
+      for (int part = 0; part < kPerWord; ++part) {
+        a[group + word % 2 * 8][first + part + word / 2 * kQuarter] =
+            static_cast<double>(element(format, lanes[lane].a[word], part));
       }
     }
     for (int word = 0; word < 2; ++word) {
-      for (int half = 0; half < kPerWord; ++half) {
-        b[first + half + word * kQuarter][group] =
-            static_cast<double>(element(format, lanes[lane].b[word], half));
+      for (int part = 0; part < kPerWord; ++part) {
+        b[first + part + word * kQuarter][group] =
+            static_cast<double>(element(format, lanes[lane].b[word], part));
       }
     }
   }
@@ -76,8 +80,15 @@ void multiply(MatrixFormat format, const MatrixOperands (&lanes)[32]) {
   }
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 4; ++i) {
-      float& d = lanes[lane].d[i];
-      d = truncated(static_cast<double>(d) + sums[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2]);
+      const double sum = sums[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+      if (format == MatrixFormat::kInt8) {
+        auto& d = static_cast<std::int32_t*>(lanes[lane].d)[i];
+        d = static_cast<std::int32_t>(static_cast<std::uint32_t>(d) +
+                                      static_cast<std::uint32_t>(static_cast<std::int32_t>(sum)));
+      } else {
+        auto& d = static_cast<float*>(lanes[lane].d)[i];
+        d = truncated(static_cast<double>(d) + sum);
+      }
     }
   }
 }
@@ -87,6 +98,8 @@ void multiply(MatrixFormat format, const MatrixOperands (&lanes)[32]) {
 void multiply_fragments(MatrixFormat format, const MatrixOperands (&lanes)[32]) {
   if (format == MatrixFormat::kTf32) {
     multiply<8, 1>(format, lanes);
+  } else if (format == MatrixFormat::kInt8) {
+    multiply<32, 4>(format, lanes);
   } else {
     multiply<16, 2>(format, lanes);
   }
