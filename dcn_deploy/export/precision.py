@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dcn_deploy.errors import InvalidArgumentError, describe
 from dcn_deploy.export import onnx_schema
-from dcn_deploy.export.node_reading import dtype_of, label, schema_of
+from dcn_deploy.export.node_reading import dtype_of, label, schema_of, view_of
 from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.operators.int8 import is_quantised
 
 if TYPE_CHECKING:
     import onnx
@@ -185,13 +186,17 @@ class _Typing:
         needs, gives = self.original()
         if schema is None:
             return needs, gives
-        coordinates = _coordinate_positions(self._node) if mixed else frozenset()
+        coordinates = _coordinate_positions(self._node)
+        ours = schema_of(self._node)
+        quantised = ours is not None and is_quantised(view_of(self._node, ours))
         bound: dict[str, str] = {}
         for position, value in enumerate(self._node.inputs):
             variable = _variable(schema.inputs, position)
             if value is None or needs[position] is None or variable is None:
                 continue
-            chosen = _allowed(schema, variable, _WIDE if position in coordinates else own)
+            if quantised and position not in coordinates:
+                continue  # the bias beside int8 features
+            chosen = _allowed(schema, variable, _WIDE if mixed and position in coordinates else own)
             if chosen is not None:
                 needs[position] = bound[variable] = chosen
         for position in range(len(gives)):
@@ -199,6 +204,9 @@ class _Typing:
             if gives[position] is not None and variable in bound:
                 # A type that no input has (that of ConstantOfShape, say) is an attribute's, and stays.
                 gives[position] = bound[variable]
+        if ours is not None and not quantised:
+            # Another variable in the schema, for the sake of int8 features.
+            gives = [needs[0] for _ in gives]
         if _is_cast(self._node) and gives[0] is not None:
             gives[0] = own
         return needs, gives
