@@ -391,3 +391,22 @@ def test_a_file_on_disk(tmp_path: Path, rng: np.random.Generator) -> None:
     model, _ = qdq_model(LEFT_CASE, rng)
     onnx.save(model, tmp_path / "model.onnx")
     assert fold_quantisation(tmp_path / "model.onnx").folded == ("conv",)
+
+
+@pytest.mark.parametrize(("precision", "coordinates"), [("fp16", TensorProto.FLOAT16), ("mixed", TensorProto.FLOAT)])
+def test_another_precision_leaves_what_int8_fixes(precision: str, coordinates: int, rng: np.random.Generator) -> None:
+    model = folded_model(rng)
+    before, after = (infer_shapes(each) for each in (model, convert(model, precision=precision)))
+    types = [
+        {info.name: info.type.tensor_type.elem_type for info in (*m.graph.input, *m.graph.value_info, *m.graph.output)}
+        | {tensor.name: tensor.data_type for tensor in m.graph.initializer}
+        for m in (before, after)
+    ]
+    nodes = [convolution_of(each) for each in (before, after)]
+    old, new = (
+        [of.get(name, 0) for name in (*node.input, *node.output)] for of, node in zip(types, nodes, strict=True)
+    )
+    assert attributes_of(nodes[0]) == attributes_of(nodes[1])
+    assert [new[i] for i in (0, 1, 3, 5)] == [old[i] for i in (0, 1, 3, 5)], "X, W, B, Y"
+    assert new[0] == new[1] == TensorProto.INT8
+    assert new[2] == new[4] == coordinates, "offset, mask"
