@@ -17,7 +17,7 @@ Parse = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def parse(plugin_library: Path, tmp_path: Path) -> Parse:
-    """``parse(node, inputs)``: the parser's process for a model of that node; what was logged is its standard output."""
+    """``parse(node, inputs)``: the parser's process for a model of that node; it logs to standard output."""
 
     def run(node: onnx.NodeProto, inputs: dict[str, list[Any]]) -> subprocess.CompletedProcess[str]:
         values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
