@@ -1,7 +1,7 @@
 # dcn_deploy_finish_plugin_library(TARGET EXPORTS)
 #
 # What every library that a runtime loads has in common: it exports what the version script EXPORTS names and nothing
-# else, needs nothing of the C++ library of the machine it runs on, and goes into the package.
+# else, and needs nothing of the C++ library of the machine it runs on. InstallPackage.cmake installs them.
 function(dcn_deploy_finish_plugin_library target exports)
   set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${exports}")
   target_link_options(${target} PRIVATE "LINKER:--version-script=${exports}" LINKER:--no-undefined)
@@ -13,8 +13,5 @@ function(dcn_deploy_finish_plugin_library target exports)
     if(DCN_DEPLOY_STATIC_RUNTIME)
       target_link_options(${target} PRIVATE -static-libstdc++ LINKER:--gc-sections)
     endif()
-  endif()
-  if(SKBUILD)
-    install(TARGETS ${target} LIBRARY DESTINATION dcn_deploy/lib)
   endif()
 endfunction()

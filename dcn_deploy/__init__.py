@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dcn_deploy._libraries import cmake_path as cmake_path
 from dcn_deploy._libraries import library_path as library_path
 
 if TYPE_CHECKING:

@@ -85,3 +85,21 @@ def library_path(kind: str) -> Path:
         f"{library.filename} is not part of this installation (looked in {', '.join(map(str, folders))}). "
         f"{library.remedy}. 'dcn-deploy doctor' shows what was found."
     )
+
+
+def cmake_path() -> Path:
+    """Return the folder of this installation's CMake package: ``cmake -Ddcn_deploy_DIR=<folder>`` finds it.
+
+    ``find_package(dcn_deploy)`` then makes a target of each native library, and ``dcn_deploy::headers``.
+
+    Raises:
+        LibraryNotBuiltError: if the installation has none.
+    """
+    folders = [folder / "cmake" / "dcn_deploy" for folder in _search_path()]
+    for folder in folders:
+        if (folder / "dcn_deploy-config.cmake").is_file():
+            return folder
+    raise LibraryNotBuiltError(
+        f"dcn_deploy-config.cmake is not part of this installation (looked in {', '.join(map(str, folders))}). "
+        "It comes with the native part; reinstall dcn-deploy from a wheel or a checkout"
+    )

@@ -25,6 +25,7 @@ _FRAMEWORKS = {
 #: Part → the frameworks it may include, and the other parts.
 _MAY_INCLUDE: dict[str, tuple[set[str], set[str]]] = {
     "core": (set(), set()),
+    "include": (set(), set()),  # the header that is installed
     "onnxruntime": ({"ONNX Runtime"}, {"core"}),
     "tensorrt": ({"TensorRT"}, {"core"}),
 }

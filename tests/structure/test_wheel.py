@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_every_module_is_in_it(names: list[str]) -> None:
 
 def test_nothing_else_is_in_it(names: list[str]) -> None:
     """Sources of the native part, tests, results and caches stay in the checkout."""
-    allowed = {".py", ".so", ".typed", ".j2", ".json"}
+    allowed = {".py", ".so", ".typed", ".j2", ".json", ".h", ".cmake"}
     odd = [n for n in names if ".dist-info/" not in n and Path(n).suffix not in allowed]
     assert not odd
     assert not [n for n in names if "__pycache__" in n or "/tests/" in n]
@@ -65,6 +66,13 @@ def test_the_native_library_is_in_it(names: list[str]) -> None:
     for library in ("onnxruntime_cuda", "tensorrt"):
         assert (f"dcn_deploy/lib/libdcn_deploy_{library}.so" in names) == has_nvcc, library
     assert len([name for name in names if name.endswith(".so")]) <= 3, "the rest is for tests and benchmarks"
+
+
+def test_the_cmake_package_is_in_it(names: list[str]) -> None:
+    """Beside the libraries, as in any other prefix: ``dcn_deploy`` is the prefix here."""
+    package = "dcn_deploy/lib/cmake/dcn_deploy"
+    wanted = {f"{package}/dcn_deploy-{part}.cmake" for part in ("config", "config-version", "targets")}
+    assert {*wanted, "dcn_deploy/include/dcn_deploy/plugins.h"} <= set(names)
 
 
 def test_platform_tag_and_license(wheel: Path, names: list[str]) -> None:
@@ -81,6 +89,7 @@ import dcn_deploy, dcn_deploy.cli.main, dcn_deploy.models
 for module in (dcn_deploy, dcn_deploy.cli.main, dcn_deploy.models):
     assert module.__file__.startswith(sys.argv[1]), module.__file__
 print(dcn_deploy.library_path("onnxruntime"))
+print(dcn_deploy.cmake_path())
 for name in ("cli", "models"):
     try:
         __import__(name)
@@ -111,8 +120,15 @@ def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
     run = [sys.executable, "-S", "-c", program, str(target)]
     done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    library = done.stdout.splitlines()[0]
+    library, package = done.stdout.splitlines()[:2]
     assert library == str(target / "dcn_deploy" / "lib" / "libdcn_deploy_onnxruntime.so")
+    consumer = source_tree.CHECKOUT / "tests" / "cmake_package" / "consumer"
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert cmake is not None
+    configure = [cmake, "-S", str(consumer), "-B", str(tmp_path / "consumer"), f"-Ddcn_deploy_DIR={package}"]
+    done = subprocess.run(configure, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert library in (tmp_path / "consumer" / "libraries.txt").read_text().splitlines()
 
 
 def test_the_command_is_declared(wheel: Path, names: list[str]) -> None:
