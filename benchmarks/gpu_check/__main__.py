@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu_check [STAGE ...] [--output FILE] [--shapes NAME ...] [--budget SECONDS]
 
-Stages: build, tests, execution, sanitizer, bench, ncu; all of them unless some are named. Each runs whatever became of
-the one before; a stage that needs the library builds on what an earlier call has built. Exit status: 0 all passed, 1
-something failed, 2 something could not be tried (no GPU, say). A run of all stages writes
+Stages: build, tests, execution, plugin, engine, sanitizer, bench, ncu; all of them unless some are named. Each runs
+whatever became of the one before; a stage that needs the library builds on what an earlier call has built. Exit status:
+0 all passed, 1 something failed, 2 something could not be tried (no GPU, say). A run of all stages writes
 ``benchmarks/results/gpu-<name>.json``; otherwise only ``--output`` writes.
 """
 
@@ -25,7 +25,16 @@ from benchmarks.gpu_check.stages import Failed, Missing, Stage, exit_status, run
 #: Seconds for everything: under nine minutes, the end of the last stage included.
 BUDGET = 525.0
 #: What each stage is sure of. Together they are the budget; what one leaves goes to the one after it.
-LIMITS = {"build": 110.0, "tests": 120.0, "execution": 30.0, "sanitizer": 105.0, "bench": 130.0, "ncu": 30.0}
+LIMITS = {
+    "build": 95.0,
+    "tests": 100.0,
+    "execution": 30.0,
+    "plugin": 55.0,
+    "engine": 45.0,
+    "sanitizer": 75.0,
+    "bench": 100.0,
+    "ncu": 25.0,
+}
 NAMES = tuple(LIMITS)
 
 
@@ -47,6 +56,7 @@ class Check:
         self.late: list[str] = []
         self.summary: dict[str, Any] = {}
         self.tests: dict[str, Any] = {}
+        self.engines: dict[str, Any] = {}
         self.counters: list[dict[str, Any]] = []
 
     def stages(self) -> list[Stage]:
@@ -55,6 +65,8 @@ class Check:
             "build": (self._build, "the kernels for this GPU"),
             "tests": (self._tests, "every kernel against the float64 reference"),
             "execution": (self._execution, "streams, CUDA graphs, memory, large sizes"),
+            "plugin": (self._plugin, "TensorRT's plugins, driven without TensorRT, against the float64 reference"),
+            "engine": (self._engine, "engines of the demonstration, where TensorRT or TensorRT-RTX is installed"),
             "sanitizer": (self._sanitizer, "compute-sanitizer: " + ", ".join(sanitizer.TOOLS)),
             "bench": (self._bench, "beside the peers, over the suite"),
             "ncu": (self._ncu, "the hardware's counters on the two shapes farthest from the dense convolution"),
@@ -116,6 +128,19 @@ class Check:
 
         return execution.check(self.library())
 
+    def _plugin(self, left: float) -> str:
+        machine.require_gpu(self.gpu)
+        from benchmarks.gpu_check import plugin
+
+        return plugin.check(self.gpu, left)
+
+    def _engine(self, left: float) -> str:
+        gpu = machine.require_gpu(self.gpu)
+        from benchmarks.gpu_check import engine
+
+        detail, self.engines = engine.check(gpu, build.FOLDER / "engines", left, self.say)
+        return detail
+
     def _sanitizer(self, left: float) -> str:
         machine.require_gpu(self.gpu)
         self.library()
@@ -162,6 +187,7 @@ class Check:
             "method": {"rounds": bench.ROUNDS, "timer": "CUDA events around a replayed CUDA graph", "seed": bench.SEED},
             "stages": [outcome.to_json() for outcome in outcomes],
             "tests": self.tests,
+            "engines": self.engines,
             "summary": self.summary,
             "rows": self.rows,
             "left_out_for_time": self.late,

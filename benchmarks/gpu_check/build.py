@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu_check import programs
@@ -45,14 +46,13 @@ def _call(command: list[str], left: float) -> None:
         raise Failed(f"'{' '.join(command)}' ended with status {status}:\n{last}")
 
 
-def build(gpu: Gpu | None, left: float) -> str:
-    """Configure and build; say for what and how long it took.
+def configure(gpu: Gpu | None, left: float, more: Sequence[str] = ()) -> str:
+    """Configure for a GPU, with ``more`` arguments; return the architectures.
 
     Raises:
         Missing: without CMake or nvcc.
-        Failed: with the last lines of what they said.
+        Failed: with the last lines of what CMake said.
     """
-    begin = time.monotonic()
     cmake = _program("cmake", "Install CMake 3.25 or later.")
     _program("nvcc", "Install the CUDA toolkit, or put its bin folder on PATH.")
     wanted = architecture(gpu)
@@ -64,8 +64,32 @@ def build(gpu: Gpu | None, left: float) -> str:
     ninja = str(beside_python) if beside_python.is_file() else shutil.which("ninja")
     if ninja is not None and not (FOLDER / "Makefile").is_file():
         command += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    _call(command, left)
+    _call([*command, *more], left)
+    return wanted
+
+
+def make(target: str, left: float) -> None:
+    """Build a target in the configured folder.
+
+    Raises:
+        Missing: without CMake.
+        Failed: with the last lines of what the compiler said.
+    """
     jobs = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    _call([cmake, "--build", str(FOLDER), "--target", "dcn_deploy_cuda_c", "--parallel", jobs], left)
+    cmake = _program("cmake", "Install CMake 3.25 or later.")
+    _call([cmake, "--build", str(FOLDER), "--target", target, "--parallel", jobs], left)
+
+
+def build(gpu: Gpu | None, left: float) -> str:
+    """Configure and build; say for what and how long it took.
+
+    Raises:
+        Missing: without CMake or nvcc.
+        Failed: with the last lines of what they said.
+    """
+    begin = time.monotonic()
+    # What the stage plugin asks for is not this one's.
+    wanted = configure(gpu, left, ["-DDCN_DEPLOY_TENSORRT=OFF", "-DDCN_DEPLOY_DEVICE_TESTS=OFF"])
+    make("dcn_deploy_cuda_c", left - (time.monotonic() - begin))
     of = gpu.name if gpu is not None else "the reference card, since there is no GPU here"
     return f"kernels for {wanted} ({of}) in {time.monotonic() - begin:.0f} s: {LIBRARY.relative_to(CHECKOUT)}"

@@ -1,0 +1,110 @@
+"""Stage ``engine`` of the GPU check: which packages it takes, what it calls, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu_check import engine, machine, plugin, programs
+from benchmarks.gpu_check.stages import Failed, Missing
+
+_GPU = machine.Gpu("a GPU", "580", (8, 9), {})
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    monkeypatch.setattr(engine, "_is_there", lambda name: name in modules)
+
+
+_COMMANDS = ("onnx", "onnxscript", "onnxruntime", "rich", "safetensors", "typer")
+
+
+def test_what_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch, "tensorrt", "onnx", "rich", "safetensors", "onnxruntime", "pycuda")
+    with pytest.raises(Missing, match=r"need onnxscript, typer. Install them for .*pip install onnxscript typer"):
+        engine.installed()
+    _installed(monkeypatch, *_COMMANDS, "tensorrt")
+    with pytest.raises(Missing, match=r"need cuda-bindings. Install"):
+        engine.installed()
+    _installed(monkeypatch, *_COMMANDS, "cuda.bindings")
+    with pytest.raises(
+        Missing, match=r"neither TensorRT nor TensorRT-RTX is installed .*pip install tensorrt-rtx-cu13"
+    ):
+        engine.installed()
+
+
+@pytest.mark.parametrize("device_memory", ["cuda.bindings", "pycuda"])
+def test_every_package_that_is_installed_is_taken(device_memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch, *_COMMANDS, device_memory, "tensorrt", "tensorrt_rtx")
+    assert [package.backend for package in engine.installed()] == ["tensorrt", "tensorrt-rtx"]
+    _installed(monkeypatch, *_COMMANDS, device_memory, "tensorrt_rtx")
+    assert [package.backend for package in engine.installed()] == ["tensorrt-rtx"]
+
+
+def test_modules_inside_packages_that_are_not_there_are_not_there() -> None:
+    assert engine._is_there("json.decoder")
+    assert not engine._is_there("no_such_package.part")
+
+
+@pytest.mark.parametrize("package", engine.ENGINES, ids=lambda package: package.backend)
+def test_the_commands_know_their_options(package: engine.Package, tmp_path: Path) -> None:
+    """Every option is one that the command really has, and every word that is none a file."""
+    from dcn_deploy.cli import main
+
+    for arguments in engine.commands(package, tmp_path, (8, 9)):
+        known = {option for parameter in main._load(main.COMMANDS[arguments[0]]).params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("-")} <= known
+    build, validate, profile = engine.commands(package, tmp_path, (8, 9))
+    assert ("8.9" in build) == (package.backend == "tensorrt-rtx")
+    assert build[1] == validate[validate.index("--reference") + 1]
+    assert build[build.index("-o") + 1] == validate[1] == profile[1]
+
+
+def test_commands_are_those_of_this_checkout(checkout: Path) -> None:
+    """In an environment of their own, so that a ``dcn_deploy`` that is installed there does not come first."""
+    with pytest.raises(Failed, match=r"'dcn-deploy lint nothing.onnx' ended with status 2:\n(.*\n)*.*nothing.onnx"):
+        engine.call(["lint", "nothing.onnx"], 120.0)
+    assert engine.environment()["PYTHONPATH"].startswith(str(checkout))
+
+
+def test_plugins_are_those_of_the_stage_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DCN_DEPLOY_LIBRARY_DIR", raising=False)
+    assert engine.environment()["DCN_DEPLOY_LIBRARY_DIR"] == str(plugin.LIBRARY_FOLDER)
+    monkeypatch.setenv("DCN_DEPLOY_LIBRARY_DIR", "mine")
+    assert engine.environment()["DCN_DEPLOY_LIBRARY_DIR"] == "mine"
+
+
+def test_one_package_that_fails_does_not_hide_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt", "tensorrt_rtx")
+    called: list[list[str]] = []
+
+    def call(arguments: list[str], left: float) -> None:
+        assert left > 0
+        called.append(arguments)
+        if arguments[:1] == ["validate"] and "tensorrt" in arguments:
+            raise Failed("'dcn-deploy validate' ended with status 1:\nlogits are wrong")
+        if "--json" in arguments:
+            Path(arguments[-1]).write_text(json.dumps({"version": "10.14"}))
+
+    monkeypatch.setattr(engine, "call", call)
+    with pytest.raises(Failed, match="logits are wrong"):
+        engine.check(_GPU, tmp_path / "new", 60.0, lambda line: None)
+    assert [arguments[0] for arguments in called] == ["export", "build", "validate", "build", "validate", "profile"]
+
+    _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt_rtx")
+    said: list[str] = []
+    detail, reports = engine.check(_GPU, tmp_path, 60.0, said.append)
+    assert detail == "tensorrt-rtx 10.14: built, right, timed"
+    assert list(reports["tensorrt-rtx"]) == ["build", "validate", "profile"]
+    assert len(said) == 3
+
+
+def test_a_command_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: Any, **others: Any) -> None:
+        raise programs.TooSlowError("'python' was not done after 1 s")
+
+    monkeypatch.setattr(engine.programs, "run", run)
+    with pytest.raises(Failed, match="dcn-deploy build: 'python' was not done after 1 s"):
+        engine.call(["build"], 1.0)
