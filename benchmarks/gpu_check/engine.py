@@ -75,6 +75,11 @@ def installed() -> list[Package]:
     return found
 
 
+def export_command(folder: Path) -> list[str]:
+    """Arguments of ``dcn-deploy`` that write the network."""
+    return ["export", NETWORK, "-o", str(folder / "model.onnx"), "--dynamic", "input=n"]
+
+
 def commands(package: Package, folder: Path, capability: tuple[int, int]) -> list[list[str]]:
     """Arguments of ``dcn-deploy`` that build, compare and time the engine of one package, in order."""
     model, built = str(folder / "model.onnx"), str(folder / f"{package.backend}.engine")
@@ -84,7 +89,7 @@ def commands(package: Package, folder: Path, capability: tuple[int, int]) -> lis
     validate = ["validate", built, "--reference", model, "--backend", package.backend, "--shape", SHAPE]
     profile = ["profile", built, "--backend", package.backend, "--shape", SHAPE, "--seconds", "2"]
     return [
-        [*arguments, "--quiet", "--json", str(folder / f"{package.backend}.{arguments[0]}.json")]
+        [*arguments, "--json", str(folder / f"{package.backend}.{arguments[0]}.json")]
         for arguments in (build, validate, profile)
     ]
 
@@ -126,8 +131,7 @@ def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None]) -> tu
     packages = installed()
     end = time.monotonic() + left
     folder.mkdir(parents=True, exist_ok=True)
-    model = str(folder / "model.onnx")
-    call(["export", NETWORK, "-o", model, "--dynamic", "input=n", "--quiet"], end - time.monotonic())
+    call(export_command(folder), end - time.monotonic())
     said, wrong, reports = [], [], {}
     for package in packages:
         found: dict[str, Any] = {}

@@ -53,12 +53,13 @@ def test_the_commands_know_their_options(package: engine.Package, tmp_path: Path
     """Every option is one that the command really has, and every word that is none a file."""
     from dcn_deploy.cli import main
 
-    for arguments in engine.commands(package, tmp_path, (8, 9)):
+    export = engine.export_command(tmp_path)
+    for arguments in [export, *engine.commands(package, tmp_path, (8, 9))]:
         known = {option for parameter in main._load(main.COMMANDS[arguments[0]]).params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("-")} <= known
     build, validate, profile = engine.commands(package, tmp_path, (8, 9))
     assert ("8.9" in build) == (package.backend == "tensorrt-rtx")
-    assert build[1] == validate[validate.index("--reference") + 1]
+    assert export[export.index("-o") + 1] == build[1] == validate[validate.index("--reference") + 1]
     assert build[build.index("-o") + 1] == validate[1] == profile[1]
 
 
@@ -108,3 +109,18 @@ def test_a_command_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine.programs, "run", run)
     with pytest.raises(Failed, match="dcn-deploy build: 'python' was not done after 1 s"):
         engine.call(["build"], 1.0)
+
+
+def test_the_network_becomes_an_engine(tmp_path: Path) -> None:
+    """The stage's own calls, as far as they go without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX")
+    (rtx,) = (package for package in engine.ENGINES if package.module == "tensorrt_rtx")
+    engine.call(engine.export_command(tmp_path), 120.0)
+    build, validate, _ = engine.commands(rtx, tmp_path, (8, 9))
+    engine.call(build, 120.0)
+    report = json.loads(Path(build[-1]).read_text())
+    assert (report["form"], report["capabilities"], report["plugins"]) == ("decomposed", ["8.9"], None)
+    assert Path(validate[1]).stat().st_size == report["engine_bytes"] > 0
+    if machine.find_gpu() is None:
+        with pytest.raises(Failed, match=r"'dcn-deploy validate .* ended with status 2:"):
+            engine.call(validate, 120.0)
