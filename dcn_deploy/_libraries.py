@@ -39,6 +39,11 @@ LIBRARIES = {
         "cmake.define.DCN_DEPLOY_TENSORRT=ON, which fails with the reason if one is missing. TensorRT reads the forms "
         "'standard' and 'decomposed' without it",
     ),
+    "tensorrt_register": NativeLibrary(
+        "libdcn_deploy_tensorrt_register.so",
+        "It is built with the library 'tensorrt': reinstall with -C cmake.define.DCN_DEPLOY_CUDA=ON -C "
+        "cmake.define.DCN_DEPLOY_TENSORRT=ON, which fails with the reason if something is missing",
+    ),
 }
 
 #: Environment variable that names a folder to look in first (a CMake build folder, say).
@@ -65,7 +70,9 @@ def library_path(kind: str) -> Path:
     Args:
         kind: ``"onnxruntime"``: custom-op library for ``SessionOptions.register_custom_ops_library``;
             ``"onnxruntime_cuda"``: the same for the CUDA provider;
-            ``"tensorrt"``: plugin library for TensorRT's plugin registry.
+            ``"tensorrt"``: plugin library for TensorRT's plugin registry;
+            ``"tensorrt_register"``: library that puts it there when it is opened, for programs that do no more with
+            a plugin library than to open it.
 
     Raises:
         InvalidArgumentError: for an unknown ``kind``.

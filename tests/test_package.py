@@ -40,6 +40,7 @@ def test_a_folder_of_ones_own_goes_first(tmp_path, monkeypatch):
         ("onnxruntime", "needs a C.*DCN_DEPLOY_ONNXRUNTIME=ON"),
         ("onnxruntime_cuda", "needs nvcc.*DCN_DEPLOY_CUDA=ON"),
         ("tensorrt", "needs nvcc.*headers of TensorRT.*DCN_DEPLOY_TENSORRT=ON"),
+        ("tensorrt_register", "built with the library 'tensorrt'.*DCN_DEPLOY_TENSORRT=ON"),
     ],
 )
 def test_a_library_that_is_not_there_is_named_with_the_remedy(kind, remedy, tmp_path, monkeypatch):

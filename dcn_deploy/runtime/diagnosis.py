@@ -213,6 +213,9 @@ def _libraries() -> Iterator[Finding]:
 def _loaded(kind: str, path: str, required: bool) -> Finding:
     if kind == "tensorrt":
         return _plugin_library(path)
+    if kind == "tensorrt_register":
+        # Opening it is what it is for, which only a process with TensorRT in it should do.
+        return Finding("libraries", kind, "ok", f"{path}, for programs that open a plugin library and no more")
     try:
         ort = require("onnxruntime", "the library")
         if kind == "onnxruntime_cuda":

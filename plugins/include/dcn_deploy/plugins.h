@@ -20,6 +20,8 @@ namespace dcn_deploy {
 inline constexpr char kOnnxRuntimeLibrary[] = "libdcn_deploy_onnxruntime.so";
 inline constexpr char kOnnxRuntimeCudaLibrary[] = "libdcn_deploy_onnxruntime_cuda.so";
 inline constexpr char kTensorRtLibrary[] = "libdcn_deploy_tensorrt.so";
+// Loads the one before into TensorRT's registry when it is opened itself.
+inline constexpr char kTensorRtRegisterLibrary[] = "libdcn_deploy_tensorrt_register.so";
 
 // The operators: ONNX op_type and name of TensorRT's plugin.
 inline constexpr char kDeformConv2d[] = "DeformConv2d";
