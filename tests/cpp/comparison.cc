@@ -66,14 +66,6 @@ std::string first_difference(const std::vector<double>& a, const std::vector<dou
   return {};
 }
 
-std::vector<const cpu::Kernels*> available_kernels() {
-  std::vector<const cpu::Kernels*> all;
-  for (const char* name : {"portable", "avx2", "avx512"}) {
-    if (const cpu::Kernels* kernels = cpu::find_kernels(name)) all.push_back(kernels);
-  }
-  return all;
-}
-
 std::string seed_trace() { return "DCN_DEPLOY_TEST_SEED=" + std::to_string(seed()); }
 
 }  // namespace testing
