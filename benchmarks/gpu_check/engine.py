@@ -23,6 +23,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 NETWORK = "digits_dcn"
 #: What the commands need besides PyTorch; the rest of the check does without. Of two names in one, either will do.
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "rich", "safetensors", "typer", "cuda.bindings|pycuda")
+#: What ``build`` says of a GPU that the package makes no engines for, as TensorRT-RTX for those of data centres.
+NOT_FOR_THIS_GPU = "compute capability to build for"
 #: The zoo's network takes (N, 1, 32, 32); engines are built for a range of N.
 PROFILE = "input=1,1,32,32:8,1,32,32:16,1,32,32"
 SHAPE = "input=8,1,32,32"
@@ -132,7 +134,7 @@ def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None]) -> tu
     end = time.monotonic() + left
     folder.mkdir(parents=True, exist_ok=True)
     call(export_command(folder), end - time.monotonic())
-    said, wrong, reports = [], [], {}
+    said, wrong, unfit, reports = [], [], [], {}
     for package in packages:
         found: dict[str, Any] = {}
         try:
@@ -141,10 +143,12 @@ def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None]) -> tu
                 found[arguments[0]] = json.loads(Path(arguments[-1]).read_text(encoding="utf-8"))
                 say(f"   {package.backend}: {arguments[0]} done")
         except Failed as error:
-            wrong.append(str(error))
+            (unfit if NOT_FOR_THIS_GPU in str(error) else wrong).append(str(error))
         else:
             said.append(f"{package.backend} {found['build']['version']}: built, right, timed")
         reports[package.backend] = found
     if wrong:
-        raise Failed("\n".join(wrong))
-    return "; ".join(said), reports
+        raise Failed("\n".join([*wrong, *unfit]))
+    if unfit and not said:
+        raise Missing("\n".join(unfit))
+    return "; ".join([*said, *(line.splitlines()[-1] for line in unfit)]), reports

@@ -23,13 +23,16 @@ LIBRARY_FOLDER = build.FOLDER / "plugins" / "tensorrt"
 PROGRAM = build.FOLDER / "tests" / "tensorrt" / "device" / TARGET
 REMEDY = (
     "Name the folder with NvInfer.h by TENSORRT_ROOT (the include folder of TensorRT 10.1 or later; the package "
-    "kernel-lens 2.0.1 has one), and one with GoogleTest by CMAKE_PREFIX_PATH or GTEST_ROOT, or install libgtest-dev"
+    "kernel-lens 2.0.1 has one), and an installation of GoogleTest by CMAKE_PREFIX_PATH, or install libgtest-dev"
 )
 
 
 def missing(output: str) -> str | None:
     """What the configure step has not found, in its own words; None if it has found everything."""
-    for pattern in (r"DCN_DEPLOY_DEVICE_TESTS is ON, but [^.]*\.(.*?)\n\s*\n", r"(GoogleTest: not found.*?)\n\s*\n"):
+    for pattern in (
+        r"DCN_DEPLOY_DEVICE_TESTS is ON, but [^.]*\.(.*?)\n\s*\n",
+        r"(GoogleTest: not found.*?)(?:\n\s*\n|Call Stack)",
+    ):
         found = re.search(pattern, output + "\n\n", re.DOTALL)
         if found is not None:
             return " ".join(found[1].split())

@@ -102,6 +102,24 @@ def test_one_package_that_fails_does_not_hide_the_other(monkeypatch: pytest.Monk
     assert len(said) == 3
 
 
+def test_a_package_for_other_gpus_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    unfit = f"'dcn-deploy build' ended with status 2:\nerror: {engine.NOT_FOR_THIS_GPU} with X: expected 8.9, got 9.0."
+
+    def call(arguments: list[str], left: float) -> None:
+        if "tensorrt-rtx" in arguments:
+            raise Failed(unfit)
+        if "--json" in arguments:
+            Path(arguments[-1]).write_text(json.dumps({"version": "10.14"}))
+
+    monkeypatch.setattr(engine, "call", call)
+    _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt", "tensorrt_rtx")
+    detail, _ = engine.check(_GPU, tmp_path, 60.0, lambda line: None)
+    assert detail.startswith("tensorrt 10.14: built, right, timed; error: compute capability to build for")
+    _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt_rtx")
+    with pytest.raises(Missing, match=r"expected 8.9, got 9.0"):
+        engine.check(_GPU, tmp_path, 60.0, lambda line: None)
+
+
 def test_a_command_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*arguments: Any, **others: Any) -> None:
         raise programs.TooSlowError("'python' was not done after 1 s")
@@ -121,6 +139,6 @@ def test_the_network_becomes_an_engine(tmp_path: Path) -> None:
     report = json.loads(Path(build[-1]).read_text())
     assert (report["form"], report["capabilities"], report["plugins"]) == ("decomposed", ["8.9"], None)
     assert Path(validate[1]).stat().st_size == report["engine_bytes"] > 0
-    if machine.find_gpu() is None:
-        with pytest.raises(Failed, match=r"'dcn-deploy validate .* ended with status 2:"):
-            engine.call(validate, 120.0)
+    other, _, _ = engine.commands(rtx, tmp_path, (9, 0))
+    with pytest.raises(Failed, match=engine.NOT_FOR_THIS_GPU):
+        engine.call(other, 120.0)

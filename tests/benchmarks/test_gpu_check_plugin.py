@@ -25,7 +25,6 @@ _NO_GTEST = """'cmake' ended with status 1:
 CMake Error at cmake/ProvideGTest.cmake:11 (message):
   GoogleTest: not found, and DCN_DEPLOY_FETCH_HEADERS is off.  Install
   libgtest-dev, or point CMAKE_PREFIX_PATH to an installation of GoogleTest.
-
 Call Stack (most recent call first):
 """
 
