@@ -114,7 +114,11 @@ void load_plugin(const Request& request, trt::IRuntime& runtime) {
   }
   std::printf("plugin %s, version %s\n", request.plugin.c_str(),
               dcn_deploy::library_version(request.plugin).c_str());
-  if (runtime.getPluginRegistry().loadLibrary(request.plugin.c_str()) == nullptr) {
+  trt::IPluginRegistry& registry = runtime.getPluginRegistry();
+  // What is registered already would be refused a second time.
+  if (registry.getCreator(dcn_deploy::kDeformConv2d, dcn_deploy::kPluginVersion,
+                          dcn_deploy::kDomain) == nullptr &&
+      registry.loadLibrary(request.plugin.c_str()) == nullptr) {
     throw std::runtime_error("--plugin: TensorRT does not take " + request.plugin +
                              "; see what it says above");
   }
@@ -151,10 +155,12 @@ void set_input_shapes(const Request& request, const trt::ICudaEngine& engine, in
                                "': expected an input on the GPU, got one whose values are a shape");
     }
     const auto named = request.shapes.find(name);
-    const trt::Dims dims =
-        named != request.shapes.end()
-            ? to_dims(name, named->second)
-            : engine.getProfileShape(name, profile, trt::OptProfileSelector::kOPT);
+    trt::Dims dims = engine.getTensorShape(name);
+    if (named != request.shapes.end()) {
+      dims = to_dims(name, named->second);
+    } else if (std::any_of(dims.d, dims.d + dims.nbDims, [](int64_t size) { return size < 0; })) {
+      dims = engine.getProfileShape(name, profile, trt::OptProfileSelector::kOPT);
+    }
     if (!context.setInputShape(name, dims)) {
       throw std::invalid_argument(
           std::string("'") + name + "': expected a shape from " +

@@ -1,7 +1,8 @@
 // TensorRT's plugin registry as far as it is called: libnvinfer of a version, whose loadLibrary
 // says what it is given.
 //
-// STAND_IN_VERSION is what getInferLibVersion gives.
+// STAND_IN_VERSION is what getInferLibVersion gives. Plugins stay registered, and nothing is taken
+// a second time.
 
 #include <NvInferRuntime.h>
 
@@ -15,7 +16,17 @@ class Registry final : public nvinfer1::IPluginRegistry {
   PluginLibraryHandle loadLibrary(const char* path) noexcept override {
     std::printf("loadLibrary %s\n", path);
     std::fflush(stdout);
-    return std::strstr(path, "refused") == nullptr ? this : nullptr;
+    if (loaded_ || std::strstr(path, "refused") != nullptr) return nullptr;
+    loaded_ = true;
+    return this;
+  }
+
+  nvinfer1::IPluginCreatorInterface* getCreator(const char* name, const char* version,
+                                                const char* space) noexcept override {
+    const bool ours = std::strcmp(name, "DeformConv2d") == 0 && std::strcmp(version, "1") == 0 &&
+                      std::strcmp(space, "dcn_deploy") == 0;
+    // Not to be called, only to be there.
+    return loaded_ && ours ? reinterpret_cast<nvinfer1::IPluginCreatorInterface*>(this) : nullptr;
   }
 
   // The rest is called by nobody. Not every version has all of it, so the last ones override
@@ -40,10 +51,6 @@ class Registry final : public nvinfer1::IPluginRegistry {
   nvinfer1::IPluginCreatorInterface* const* getAllCreators(int32_t*) const noexcept override {
     return nullptr;
   }
-  nvinfer1::IPluginCreatorInterface* getCreator(const char*, const char*,
-                                                const char*) noexcept override {
-    return nullptr;
-  }
   bool deregisterCreator(const nvinfer1::IPluginCreatorInterface&) noexcept override {
     return false;
   }
@@ -55,6 +62,9 @@ class Registry final : public nvinfer1::IPluginRegistry {
   nvinfer1::IPluginCreatorInterface* const* getAllCreatorsRecursive(int32_t*) noexcept {
     return nullptr;
   }
+
+ private:
+  bool loaded_ = false;
 };
 
 }  // namespace

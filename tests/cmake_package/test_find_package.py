@@ -95,5 +95,7 @@ def test_the_header_has_the_names_of_the_python_package():
 
     text = (source_tree.CHECKOUT / "plugins" / "include" / "dcn_deploy" / "plugins.h").read_text(encoding="utf-8")
     assert f'kDomain[] = "{DOMAIN}"' in text
+    (version,) = {schema.plugin_version for schema in OPERATORS.values()}
+    assert f'kPluginVersion[] = "{version}"' in text
     for name in [*OPERATORS, *(library.filename for library in LIBRARIES.values())]:
         assert f'[] = "{name}"' in text

@@ -98,6 +98,14 @@ def test_it_has_the_registry_load_the_plugins_beside_it(visibility, register, ma
     assert done.stdout == f"loadLibrary {register.parent / _PLUGINS}\n"
 
 
+def test_plugins_that_are_registered_are_left_alone(register, make_registry, version_of_headers, tmp_path):
+    """TensorRT takes no plugin a second time."""
+    again = shutil.copy(register, tmp_path / "again.so")
+    done = _open(make_registry(version_of_headers * 10000), register, again)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("loadLibrary") == 1
+
+
 def test_plugins_that_are_refused_are_told_of(register, make_registry, version_of_headers, tmp_path):
     copy = shutil.copy(register, tmp_path / "librefused.so")
     folder = tmp_path / "refused"

@@ -31,8 +31,9 @@ inline constexpr char kDeformRoiPool2d[] = "DeformRoIPool2d";
 // the empty one.
 inline constexpr char kDomain[] = "dcn_deploy";
 
-// Of the operators in ONNX, and, as the string "1", of TensorRT's plugins.
+// Version of the operators in ONNX, and of TensorRT's plugins.
 inline constexpr int kOperatorVersion = 1;
+inline constexpr char kPluginVersion[] = "1";
 
 // Version of the library in a file: the one of dcn_deploy it was built from. The library stays
 // loaded, as whoever registers it wants it anyway.

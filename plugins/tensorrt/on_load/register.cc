@@ -70,8 +70,11 @@ std::string register_plugins() {
            found + " (TENSORRT_ROOT).";
   }
   nvinfer1::IPluginRegistry* const plugins = registry();
+  if (plugins == nullptr) return "TensorRT has no plugin registry.";
+  // The library would be refused a second time.
+  if (plugins->getCreator(kDeformConv2d, kPluginVersion, kDomain) != nullptr) return "";
   const std::string path = plugin_library();
-  if (plugins == nullptr || plugins->loadLibrary(path.c_str()) == nullptr) {
+  if (plugins->loadLibrary(path.c_str()) == nullptr) {
     return "TensorRT did not take " + path + ". See what its logger says.";
   }
   return "";
