@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from benchmarks.gpu_check import engine, machine, plugin, programs
 from benchmarks.gpu_check.stages import Failed, Missing
+
+import engine_files  # isort: skip
 
 _GPU = machine.Gpu("a GPU", "580", (8, 9), {})
 
@@ -129,16 +132,50 @@ def test_a_command_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch)
         engine.call(["build"], 1.0)
 
 
-def test_the_network_becomes_an_engine(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the stage has written the network."""
+    folder = tmp_path_factory.mktemp("engines")
+    engine.call(engine.export_command(folder), 300.0)
+    return folder
+
+
+def test_the_network_becomes_an_engine(exported: Path) -> None:
     """The stage's own calls, as far as they go without a GPU."""
     pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX")
     (rtx,) = (package for package in engine.ENGINES if package.module == "tensorrt_rtx")
-    engine.call(engine.export_command(tmp_path), 120.0)
-    build, validate, _ = engine.commands(rtx, tmp_path, (8, 9))
-    engine.call(build, 120.0)
+    build, validate, _ = engine.commands(rtx, exported, (8, 9))
+    engine.call(build, 300.0)
     report = json.loads(Path(build[-1]).read_text())
     assert (report["form"], report["capabilities"], report["plugins"]) == ("decomposed", ["8.9"], None)
     assert Path(validate[1]).stat().st_size == report["engine_bytes"] > 0
-    other, _, _ = engine.commands(rtx, tmp_path, (9, 0))
+    other, _, _ = engine.commands(rtx, exported, (9, 0))
     with pytest.raises(Failed, match=engine.NOT_FOR_THIS_GPU):
-        engine.call(other, 120.0)
+        engine.call(other, 300.0)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """TensorRT, TensorRT-RTX and CUDA are stand-ins on the CPU, here and in the commands that are called."""
+    engine_files.use_stand_ins(monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(engine_files.STAND_INS))
+    yield
+    engine_files.forget_stand_ins()
+
+
+def test_an_engine_is_validated_and_timed(stand_ins: None, exported: Path) -> None:
+    """The stage's own calls behind the build, with an engine that a stand-in runs."""
+    from dcn_deploy.export import convert
+
+    (rtx,) = (package for package in engine.ENGINES if package.module == "tensorrt_rtx")
+    build, validate, profile = engine.commands(rtx, exported, (8, 9))
+    (name, _, shapes) = engine.PROFILE.partition("=")
+    range_ = [tuple(map(int, shape.split(","))) for shape in shapes.split(":")]
+    source = Path(build[1])
+    model = convert(source, "decomposed")
+    engine_files.write_engine(Path(validate[1]), model, [{name: range_}], backend="tensorrt-rtx", source=source)
+    engine.call(validate, 300.0)
+    assert json.loads(Path(validate[-1]).read_text())["passed"] is True
+    engine.call(profile, 300.0)
+    report = json.loads(Path(profile[-1]).read_text())
+    assert [(row["backend"], row["device_seconds"] is not None) for row in report["rows"]] == [("tensorrt-rtx", True)]

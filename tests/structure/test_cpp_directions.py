@@ -1,6 +1,6 @@
 """The direction of dependency between the native parts, read from their includes.
 
-    core ← {onnxruntime, tensorrt}
+    core, include ← {onnxruntime, tensorrt}
 
 ``core`` knows no framework; the adapters above it never include each other.
 """
@@ -27,7 +27,7 @@ _MAY_INCLUDE: dict[str, tuple[set[str], set[str]]] = {
     "core": (set(), set()),
     "include": (set(), set()),  # the header that is installed
     "onnxruntime": ({"ONNX Runtime"}, {"core"}),
-    "tensorrt": ({"TensorRT"}, {"core"}),
+    "tensorrt": ({"TensorRT"}, {"core", "include"}),
 }
 
 
@@ -57,7 +57,12 @@ def violations(text: str, path: Path) -> list[str]:
             continue
         if framework is not None or quote == "<":
             continue
-        candidates = [path.parent / include, _PLUGINS / include, _PLUGINS / part / include]
+        candidates = [
+            path.parent / include,
+            _PLUGINS / include,
+            _PLUGINS / part / include,
+            _PLUGINS / "include" / include,
+        ]
         target = next((c.resolve() for c in candidates if c.is_file()), None)
         if target is None:
             found.append(f"{path.relative_to(_PLUGINS)}: no file for the include {include}")
