@@ -146,8 +146,8 @@ def build_engine(
     path = _check_output(output, model)
     module, name = _BUILDERS[backend]
     builder_class = getattr(import_module(module), name)
-    builder: EngineBuilder = builder_class(options or BuildOptions())
-    return builder.build(Path(model), path, form, profiles, progress)
+    maker: EngineBuilder = builder_class(options or BuildOptions())
+    return maker.build(Path(model), path, form, profiles, progress)
 
 
 def _check_output(output: str | os.PathLike[str], model: str | os.PathLike[str]) -> Path:

@@ -187,8 +187,10 @@ def _describe_to_plugin(node: ir.Node, schema: OperatorSchema, tf32: bool) -> No
     attributes: dict[str, str | int | Sequence[int]] = {
         "plugin_version": schema.plugin_version,
         "plugin_namespace": schema.domain,
-        "optional_inputs": ",".join(x.name for x in schema.inputs if x.optional and x.name in inputs),
     }
+    optional = [declared.name for declared in schema.inputs if declared.optional and declared.name in inputs]
+    if optional:
+        attributes["optional_inputs"] = ",".join(optional)
     if schema is DEFORM_CONV2D:
         weight = inputs["W"]
         attributes["allow_tf32"] = int(tf32)

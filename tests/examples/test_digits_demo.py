@@ -136,3 +136,23 @@ def test_the_kept_accuracies_are_of_these_sources(monkeypatch):
     for name in ("digits_dcn", "digits_plain"):
         accuracies = [run["test_accuracy"] for run in kept["runs"] if run["network"] == name]
         assert kept["summary"][name]["mean"] == pytest.approx(sum(accuracies) / len(accuracies))
+
+
+def test_it_becomes_an_engine_for_gpus_that_are_not_here(quick, tmp_path):
+    """The trained network, by the command line, as a reader of the documentation would do it."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    program = Path(sys.executable).with_name("dcn-deploy")
+    model = quick[1] / "digits_dcn.plugin.onnx"
+    options = ["--backend", "tensorrt-rtx", "--compute-capability", "8.0,8.9,12.0"]
+    options += ["--min-shape", "input=1,1,32,32", "--max-shape", "input=64,1,32,32"]
+    done = subprocess.run(
+        [program, "build", model, "-o", tmp_path / "digits.engine", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((tmp_path / "digits.engine.json").read_text(encoding="utf-8"))
+    assert sidecar["form"] == "decomposed"
+    assert sidecar["capabilities"] == ["8.0", "8.9", "12.0"]
+    assert sidecar["engine_bytes"] == (tmp_path / "digits.engine").stat().st_size
