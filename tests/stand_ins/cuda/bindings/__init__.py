@@ -1,0 +1,3 @@
+"""A stand-in for NVIDIA's cuda-bindings: see ``runtime.py``."""
+
+__version__ = "stand-in"
