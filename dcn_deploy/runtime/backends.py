@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dcn_deploy._lazy import require
 from dcn_deploy.errors import InvalidArgumentError, MissingDependencyError, UnsupportedError, describe
+from dcn_deploy.runtime.model_kind import kind_of
 from dcn_deploy.runtime.runner import Runner, RunnerOptions
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ class Backend:
         takes: kind of model.
         packages: Python packages that must be importable.
         summary: what it is, in a few words.
-        module: module of the runner; None if this version has no runner for it yet.
+        module: module of the runner.
         runner: name of the class in that module.
         probe: name of a function in that module that says what is missing beyond the packages, as (detail, remedy), or
             None.
-        not_yet: for a backend without a runner, what to use meanwhile.
+        on_gpu: whether it runs on an NVIDIA GPU.
         uses: modules that the runner imports while it works; a reading of memory has to come after them.
     """
 
@@ -41,10 +42,10 @@ class Backend:
     takes: Literal["onnx", "torch", "engine"]
     packages: tuple[str, ...]
     summary: str
-    module: str | None = None
-    runner: str = ""
+    module: str
+    runner: str
     probe: str = ""
-    not_yet: str = ""
+    on_gpu: bool = False
     uses: tuple[str, ...] = ()
 
 
@@ -62,8 +63,6 @@ class Availability:
     detail: str
     remedy: str
 
-
-_USE_CPU = "use the backend 'onnxruntime'"
 
 #: Every backend by name. One row a runtime.
 BACKENDS: dict[str, Backend] = {
@@ -103,20 +102,27 @@ BACKENDS: dict[str, Backend] = {
             module="dcn_deploy.runtime.onnxruntime_cuda",
             runner="OnnxRuntimeCudaRunner",
             probe="what_is_missing",
+            on_gpu=True,
         ),
         Backend(
             "tensorrt",
             takes="engine",
             packages=("tensorrt",),
-            summary="TensorRT engine",
-            not_yet=_USE_CPU,
+            summary="TensorRT engine on an NVIDIA GPU",
+            module="dcn_deploy.runtime.tensorrt",
+            runner="TensorRtRunner",
+            probe="what_is_missing",
+            on_gpu=True,
         ),
         Backend(
             "tensorrt-rtx",
             takes="engine",
             packages=("tensorrt_rtx",),
-            summary="TensorRT-RTX engine",
-            not_yet=f"export with --form decomposed and run the file in TensorRT-RTX directly, or {_USE_CPU}",
+            summary="TensorRT-RTX engine on an NVIDIA RTX GPU",
+            module="dcn_deploy.runtime.tensorrt",
+            runner="TensorRtRtxRunner",
+            probe="what_is_missing",
+            on_gpu=True,
         ),
     )
 }
@@ -125,18 +131,9 @@ BACKENDS: dict[str, Backend] = {
 def _row(backend: str) -> Backend:
     row = BACKENDS.get(backend)
     if row is None:
-        known = ", ".join(name for name, row in BACKENDS.items() if row.module)
+        known = ", ".join(BACKENDS)
         raise UnsupportedError(describe("backend", expected=f"one of {known}", actual=repr(backend)))
     return row
-
-
-def _refuse_without_runner(row: Backend) -> None:
-    if row.module is None:
-        known = ", ".join(name for name, other in BACKENDS.items() if other.module)
-        raise UnsupportedError(
-            f"backend '{row.name}' ({row.summary}) has no runner in this version; "
-            f"expected one of {known}. Until then {row.not_yet}."
-        )
 
 
 def availability(backend: str) -> Availability:
@@ -146,8 +143,6 @@ def availability(backend: str) -> Availability:
         UnsupportedError: if there is no backend of that name.
     """
     row = _row(backend)
-    if row.module is None:
-        return Availability(False, "no runner in this version", row.not_yet)
     versions = []
     for package in row.packages:
         try:
@@ -163,6 +158,55 @@ def availability(backend: str) -> Availability:
     return Availability(True, ", ".join(versions), "")
 
 
+def _refuse_other_kind(row: Backend, model: Model) -> None:
+    """Refuse a model of another kind than the backend takes, and say how to come by one."""
+    found = kind_of(model)
+    if found == row.takes or (found == "file" and row.takes != "torch"):
+        return
+    expected, remedies = _KINDS[row.takes]
+    actual = {"onnx": "an ONNX model", "engine": "an engine", "file": "a file"}.get(found, type(model).__qualname__)
+    raise InvalidArgumentError(
+        describe(
+            f"model of the backend '{row.name}'",
+            expected=expected,
+            actual=actual,
+            remedy=remedies.get(found, "").format(model=_named(model), backend=row.name),
+        )
+    )
+
+
+# What a backend expects, by the kind it takes, and how to come by it from another kind.
+_KINDS: dict[str, tuple[str, dict[str, str]]] = {
+    "torch": (
+        "a torch.nn.Module",
+        dict.fromkeys(
+            ("onnx", "engine", "file"),
+            "Give the network that the file was exported from, or take the backend 'onnxruntime'.",
+        ),
+    ),
+    "onnx": (
+        "the path of an ONNX file or an onnx.ModelProto",
+        {
+            "engine": "Give the ONNX file that the engine was built from, or take the backend 'tensorrt' or "
+            "'tensorrt-rtx'.",
+            "torch": "Write the network to a file with dcn_deploy.export first.",
+        },
+    ),
+    "engine": (
+        "the path of an engine",
+        {
+            "onnx": "Build one: dcn-deploy build {model} --backend {backend}.",
+            "torch": "Write the network to a file with dcn_deploy.export, and build one from that with dcn-deploy "
+            "build.",
+        },
+    ),
+}
+
+
+def _named(model: Model) -> str:
+    return str(model) if isinstance(model, str | Path) else "model.onnx"
+
+
 def create(
     backend: str,
     model: Model,
@@ -175,46 +219,26 @@ def create(
 
     Args:
         backend: a name of :data:`BACKENDS`.
-        model: path of an ONNX file or a ``ModelProto``; for the backend ``torch`` a ``torch.nn.Module``.
+        model: what the backend takes: for ``torch`` a ``torch.nn.Module``, for ``tensorrt`` and ``tensorrt-rtx`` the
+            path of an engine, for the others the path of an ONNX file or a ``ModelProto``.
         options: None for the defaults.
         input_names: for ``torch``: names of the positional arguments of ``forward``; None takes the
             parameters' own names.
         output_names: for ``torch``: names of the flattened outputs; None for ``output_0``, ``output_1``, ...
 
     Raises:
-        UnsupportedError: if there is no such backend, or none yet.
+        UnsupportedError: if there is no such backend.
         InvalidArgumentError: if the backend does not take that kind of model.
         MissingDependencyError: if the backend's package is not installed.
     """
     row = _row(backend)
-    _refuse_without_runner(row)
-    assert row.module is not None
-    is_onnx = isinstance(model, str | Path) or type(model).__name__ == "ModelProto"
-    if row.takes == "onnx":
-        if not is_onnx:
-            raise InvalidArgumentError(
-                describe(
-                    f"model of the backend '{backend}'",
-                    expected="the path of an ONNX file or an onnx.ModelProto",
-                    actual=type(model).__qualname__,
-                    remedy="Write the network to a file with dcn_deploy.export first.",
-                )
-            )
-        if input_names is not None or output_names is not None:
-            raise InvalidArgumentError(
-                f"input_names and output_names are for the backend 'torch': the backend '{backend}' takes the "
-                "names that the ONNX file has."
-            )
-    elif is_onnx:
+    _refuse_other_kind(row, model)
+    if row.takes != "torch" and (input_names is not None or output_names is not None):
         raise InvalidArgumentError(
-            describe(
-                f"model of the backend '{backend}'",
-                expected="a torch.nn.Module",
-                actual="an ONNX model",
-                remedy="Give the network that the file was exported from, or take the backend 'onnxruntime'.",
-            )
+            f"input_names and output_names are for the backend 'torch': the backend '{backend}' takes the "
+            "names that the file has."
         )
     runner_class = getattr(importlib.import_module(row.module), row.runner)
-    extra = {} if row.takes == "onnx" else {"input_names": input_names, "output_names": output_names}
+    extra = {} if row.takes != "torch" else {"input_names": input_names, "output_names": output_names}
     runner: Runner = runner_class(model, options=options or RunnerOptions(), **extra)
     return runner

@@ -79,6 +79,20 @@ class ModelRunner(Runner):
         """Return an inactive runner of the same model with other options; see :meth:`Runner.replicate`."""
         return type(self)(self.model, options=dataclasses.replace(self.options, **changes))
 
+    def _require_recording(self, recording: object) -> None:
+        """Refuse :meth:`node_times` where nothing was recorded; ``recording`` is None once a call has ended it."""
+        self._require_active("node_times")
+        if not self.options.profile:
+            raise BackendError(
+                f"node_times of the backend '{self.backend}': expected a runner created with "
+                "RunnerOptions(profile=True), got profile=False."
+            )
+        if recording is None:
+            raise BackendError(
+                f"node_times of the backend '{self.backend}': expected a recording, got one that an earlier call has "
+                "ended. Activate a new runner for another."
+            )
+
     def _check(self, feed: Mapping[str, np.ndarray[Any, Any]]) -> None:
         check_feed(self.backend, self._inputs, feed)
 

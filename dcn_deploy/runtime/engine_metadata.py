@@ -19,9 +19,11 @@ from dcn_deploy.boxes import Boxes
 from dcn_deploy.errors import BackendError, InvalidArgumentError, InvalidModelError, describe
 from dcn_deploy.runtime.runner import TensorSpec
 from dcn_deploy.runtime.tensorrt_api import PACKAGES, version_numbers
+from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DOMAIN
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
 #: Version of the sidecar's format: raised when a field changes its meaning.
 FORMAT = 1
@@ -33,6 +35,8 @@ Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 #: Compute capability of a GPU: (8, 9).
 Capability = tuple[int, int]
 
+#: Domain of the standard operators, as files write it.
+_STANDARD = ("", "ai.onnx")
 #: Number of leading parts of a version that a plan file is bound to.
 _VERSION_PARTS = 3
 #: Lowest compute capability for a level of hardware compatibility that spans generations.
@@ -53,6 +57,23 @@ class Device:
 
 
 @dataclass(frozen=True)
+class NodeOrigin:
+    """A deformable operator, or a part of a decomposed one, in the ONNX file that the parser read.
+
+    Attributes:
+        name: the node's name, after which TensorRT names the layer.
+        op_type: its type.
+        domain: its domain.
+        metadata: its ``metadata_props`` of this project.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class EngineMetadata:
     """What a sidecar holds.
 
@@ -68,6 +89,7 @@ class EngineMetadata:
         outputs: what it gives.
         profiles: for each optimisation profile, the range of each input with dynamic extents; empty if all are fixed.
         options: what else the builder was asked for, as plain values.
+        nodes: the deformable nodes of what the parser read, to find them again among the engine's layers.
         device: the GPU that the engine was built on; None if there was none.
         capabilities: compute capabilities that the engine was built for; empty where the builder chose.
         hardware_compatibility: ``"none"``, ``"same_compute_capability"`` or ``"ampere_plus"``.
@@ -94,6 +116,7 @@ class EngineMetadata:
     build_seconds: float
     created: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    nodes: tuple[NodeOrigin, ...] = ()
     device: Device | None = None
     capabilities: tuple[Capability, ...] = ()
     hardware_compatibility: str = "none"
@@ -116,6 +139,7 @@ class EngineMetadata:
                 for profile in self.profiles
             ],
             "options": dict(self.options),
+            "nodes": [asdict(node) for node in self.nodes],
             "device": None if self.device is None else {**asdict(self.device), "capability": text(self.device)},
             "capabilities": [text(capability) for capability in self.capabilities],
         }
@@ -145,6 +169,7 @@ class EngineMetadata:
             plain["profiles"] = tuple(
                 {name: _range(range_) for name, range_ in profile.items()} for profile in plain["profiles"]
             )
+            plain["nodes"] = tuple(NodeOrigin(**node) for node in plain["nodes"])
             plain["capabilities"] = tuple(map(capability_of, plain["capabilities"]))
             device = plain["device"]
             plain["device"] = (
@@ -276,6 +301,16 @@ class EngineMetadata:
             if all(_within(shapes[name], range_) for name, range_ in profile.items() if name in shapes):
                 return index
         return None
+
+
+def origins_of(model: onnx.ModelProto) -> tuple[NodeOrigin, ...]:
+    """Return the deformable nodes of a model, in any of the three forms, and the parts of decomposed ones."""
+    origins = []
+    for node in model.graph.node:
+        ours = {entry.key: entry.value for entry in node.metadata_props if entry.key.startswith(f"{DOMAIN}.")}
+        if ours or node.domain == DOMAIN or (node.domain in _STANDARD and node.op_type in BY_STANDARD_OP_TYPE):
+            origins.append(NodeOrigin(node.name, node.op_type, node.domain, ours))
+    return tuple(origins)
 
 
 def read(engine: str | os.PathLike[str]) -> EngineMetadata | None:

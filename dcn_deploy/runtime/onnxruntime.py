@@ -100,17 +100,8 @@ class OnnxRuntimeRunner(ModelRunner):
 
     def node_times(self, skip: int = 0) -> tuple[NodeTime, ...]:
         """Return what each node took; see :meth:`Runner.node_times`. From ONNX Runtime's own profiler."""
-        self._require_active("node_times")
-        if not self.options.profile:
-            raise BackendError(
-                f"node_times of the backend '{self.backend}': expected a runner created with "
-                "RunnerOptions(profile=True), got profile=False."
-            )
-        if self._folder is None:
-            raise BackendError(
-                f"node_times of the backend '{self.backend}': expected a recording, got one that an earlier call has "
-                "ended. Activate a new runner for another."
-            )
+        self._require_recording(self._folder)
+        assert self._folder is not None
         events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
         self._folder.cleanup()
         self._folder = None

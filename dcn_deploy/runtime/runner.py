@@ -64,8 +64,8 @@ class RunnerOptions:
         keep_intermediates: make every intermediate tensor of the graph an output.
         device: ordinal of the GPU, for the runtimes that run on one.
         allow_tf32: whether float32 products may be rounded to TF32 on a GPU. Off, float32 is exact to its own rounding.
-        cuda_graph: record the work of a run on a GPU once and replay it: less time on the host, but every run must have
-            the shapes of the first.
+        cuda_graph: record the work of a run on a GPU once and replay it: less time on the host. ONNX Runtime wants the
+            shapes of the first run in every other; TensorRT records anew where they change.
         progress: called as ``progress(done, total, node)`` before each node and once at the end of a run, by
             the runtimes slow enough to need it (``reference``).
     """
@@ -127,6 +127,16 @@ class Runner(ABC):
     @abstractmethod
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What :meth:`infer` gives, in the model's order (active runner only)."""
+
+    @property
+    def device_seconds(self) -> float | None:
+        """What the last run took on the GPU, without the copies to it and from it; None where that is not measured."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one must know to judge what this runner gives, in whole sentences (active runner only)."""
+        return ()
 
     def replicate(self, **changes: Any) -> Runner:
         """Return an inactive runner of the same model in the same runtime with other options.
