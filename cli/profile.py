@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 def command(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="MODEL.onnx ...", help="ONNX files: several are timed side by side."),
+        typer.Argument(metavar="MODEL ...", help="ONNX files and engines (.engine): several are timed side by side."),
     ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            "--backend", "-b", metavar="NAME", help="May be repeated and hold comma lists.  [default: onnxruntime]"
+            "--backend",
+            "-b",
+            metavar="NAME",
+            help="May be repeated and hold comma lists; each runs the files of its kind.  [default: onnxruntime, for "
+            "an engine the one that built it]",
         ),
     ] = None,
     shape: Annotated[
@@ -48,6 +52,10 @@ def command(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of each engine; default: each one's own.")
     ] = None,
+    device: Annotated[int, typer.Option("--device", min=0, metavar="N", help="Number of the GPU.")] = 0,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Record the work on the GPU once and replay it.")
+    ] = False,
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help="Timed runs of each engine; default: what fits into --seconds.")
     ] = None,
@@ -106,9 +114,10 @@ def command(
     backends = _backends(backend, files, source, weights)
     with progress("loading", quiet=quiet) as advance:
         network = _Network.found(source, weights, files) if "torch" in backends else None
-        specs, shapes = _inputs(files, network, parse_shapes(shape or []))
+        specs, shapes = _inputs(files, backends, network, parse_shapes(shape or []))
         names = tuple(spec.name for spec in specs)
-        runners, recipes = _engines(files, backends, network, names, runtime.RunnerOptions(threads=threads))
+        options = runtime.RunnerOptions(threads=threads, device=device, cuda_graph=cuda_graph)
+        runners, recipes = _engines(files, backends, network, names, options)
         feeds = (
             sources.from_npz(inputs, specs)
             if inputs is not None
@@ -139,12 +148,12 @@ def _backends(
     if not files and source is None:
         raise InvalidArgumentError(
             describe(
-                "MODEL.onnx",
+                "MODEL",
                 expected="at least one file, or --source MODEL to time a PyTorch network alone",
                 actual="neither",
             )
         )
-    backends = list(dict.fromkeys(parse_names(wanted or ["onnxruntime" if files else "torch"])))
+    backends = list(dict.fromkeys(parse_names(wanted or [_default_backend(file) for file in files] or ["torch"])))
     if not backends:
         raise InvalidArgumentError(describe("--backend", expected="the name of a backend", actual="none"))
     if "torch" not in backends and (source is not None or weights is not None):
@@ -160,6 +169,12 @@ def _backends(
     return backends
 
 
+def _default_backend(file: Path) -> str:
+    from dcn_deploy.runtime import engine_files, model_kind
+
+    return engine_files.backend_of(file) if model_kind.kind_of(file) == "engine" else "onnxruntime"
+
+
 @dataclass(frozen=True)
 class _Network:
     """The PyTorch network of the backend torch, as the user or the ONNX file names it."""
@@ -171,17 +186,22 @@ class _Network:
     def found(cls, source: str | None, weights: Path | None, files: Sequence[Path]) -> _Network:
         if source is not None:
             return cls(source, weights)
+        from dcn_deploy.runtime import engine_files, model_kind
+
         recorded: Mapping[str, str] = {}
-        if files:
+        # An engine names none, but the ONNX file that it was built from may.
+        origins = [engine_files.source_of(file) if model_kind.kind_of(file) == "engine" else file for file in files]
+        origin = next((path for path in origins if path is not None), None)
+        if origin is not None:
             from dcn_deploy.export import metadata
 
-            recorded = metadata.read(files[0])
+            recorded = metadata.read(origin)
         if "source" not in recorded:
-            where = f"'{files[0]}' records none" if files else "no ONNX file that could record one"
+            where = f"'{origin}' records none" if origin is not None else "no ONNX file that could record one"
             raise ModelSourceError(describe("network of the backend torch", expected="--source MODEL", actual=where))
-        if weights is None and "weights" in recorded:
+        if weights is None and "weights" in recorded and origin is not None:
             # Only the file's name is recorded; beside the ONNX file is where it is most often kept.
-            beside = files[0].parent / recorded["weights"]
+            beside = origin.parent / recorded["weights"]
             weights = beside if beside.is_file() else Path(recorded["weights"])
         return cls(recorded["source"], weights)
 
@@ -197,16 +217,17 @@ class _Network:
 
 
 def _inputs(
-    files: Sequence[Path], network: _Network | None, shapes: dict[str, tuple[int, ...]]
+    files: Sequence[Path],
+    backends: Sequence[str],
+    network: _Network | None,
+    shapes: dict[str, tuple[int, ...]],
 ) -> tuple[tuple[TensorSpec, ...], dict[str, tuple[int, ...]]]:
-    """Return what the engines take, and the shapes to generate: of the first file, or of the network."""
+    """Return what the engines take, and the shapes to generate: of the files, or of the network."""
     from dcn_deploy.boxes import by_name
-    from dcn_deploy.runtime import TensorSpec, onnx_model
-    from dcn_deploy.validation.roi_inputs import with_boxes
+    from dcn_deploy.runtime import TensorSpec
 
     if files:
-        protos = [onnx_model.load(file, "profile", external_data=False) for file in files]
-        taken = [with_boxes(onnx_model.input_specs(proto), proto) for proto in protos]
+        taken = [_taken_by(file, backends) for file in files]
         for file, other in zip(files, taken, strict=True):
             if not _same_feed(taken[0], other):
                 raise InvalidArgumentError(
@@ -217,10 +238,9 @@ def _inputs(
                         remedy="Side by side, all files get the same inputs.",
                     )
                 )
-        found = {spec.name: spec.boxes for other in reversed(taken) for spec in other if spec.boxes is not None}
-        return tuple(replace(spec, boxes=found.get(spec.name)) for spec in taken[0]), shapes
+        return tuple(_narrowest(spec.name, taken) for spec in taken[0]), shapes
     if network is None:
-        raise InvalidArgumentError(describe("MODEL.onnx", expected="at least one file", actual="none"))
+        raise InvalidArgumentError(describe("MODEL", expected="at least one file", actual="none"))
     import numpy as np
 
     resolved = network.resolve()
@@ -249,6 +269,35 @@ def _inputs(
         for name, tensor in examples.items()
     )
     return specs, {name: tuple(tensor.shape) for name, tensor in examples.items()} | shapes
+
+
+def _taken_by(file: Path, backends: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a file."""
+    from dcn_deploy.runtime import engine_files, model_kind, onnx_model
+    from dcn_deploy.validation.roi_inputs import with_boxes
+
+    if model_kind.kind_of(file) == "engine":
+        return engine_files.interface_of(file, engine_files.backend_of(file, backends))[0]
+    proto = onnx_model.load(file, "profile", external_data=False)
+    return with_boxes(onnx_model.input_specs(proto), proto)
+
+
+def _narrowest(name: str, taken: Sequence[Sequence[TensorSpec]]) -> TensorSpec:
+    """Return an input of that name that fits every file: extents that one of them fixes are fixed."""
+    found = [spec for specs in taken for spec in specs if spec.name == name]
+    shape = None
+    shapes = [spec.shape for spec in found if spec.shape is not None]
+    if shapes:
+        shape = tuple(
+            next((extent for extent in extents if isinstance(extent, int)), extents[0])
+            for extents in zip(*shapes, strict=True)
+        )
+    return replace(
+        found[0],
+        shape=shape,
+        boxes=next((spec.boxes for spec in found if spec.boxes is not None), None),
+        example=next((spec.example for spec in found if spec.example is not None), None),
+    )
 
 
 def _same_feed(first: Sequence[TensorSpec], other: Sequence[TensorSpec]) -> bool:
@@ -292,17 +341,52 @@ def _engines(
     recipes: dict[str, Callable[[], Runner]] = {}
     with_files = [name for name in backends if name != "torch"]
     labels = _labels(files)
+    run = {name: _files_of(name, files, backends) for name in with_files}
+    _refuse_left_out(files, run)
     for name in backends:
         if name == "torch" and network is not None:
             recipes[name] = functools.partial(network.runner, input_names, options)
             runners[name] = recipes[name]()
             continue
         if not files:
-            raise InvalidArgumentError(describe("MODEL.onnx", expected=f"a file for '{name}'", actual="none"))
-        for file in files:
-            label = name if len(files) == 1 else labels[file] if len(with_files) == 1 else f"{name} {labels[file]}"
+            raise InvalidArgumentError(describe("MODEL", expected=f"a file for '{name}'", actual="none"))
+        for file in run[name]:
+            alone = len(run[name]) == 1 and (len(files) == 1 or len(with_files) > 1)
+            label = name if alone else labels[file] if len(with_files) == 1 else f"{name} {labels[file]}"
             runners[label] = runtime.create(name, file, options=options)
     return runners, recipes
+
+
+def _files_of(backend: str, files: Sequence[Path], backends: Sequence[str]) -> list[Path]:
+    """Return the files that a backend is to run: those of its kind, engines only of its own making.
+
+    Without any it gets them all, and says itself what it takes and how to come by it.
+    """
+    from dcn_deploy.runtime import BACKENDS, engine_files, model_kind
+
+    row = BACKENDS.get(backend)
+    if row is None:
+        return list(files)
+    kinds = {file: model_kind.kind_of(file) for file in files}
+    found = [
+        file
+        for file, kind in kinds.items()
+        if kind in (row.takes, "file") and (kind != "engine" or engine_files.backend_of(file, backends) == backend)
+    ]
+    return found or list(files)
+
+
+def _refuse_left_out(files: Sequence[Path], run: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse files that no backend runs."""
+    left_out = [file for file in files if not any(file in taken for taken in run.values())]
+    if left_out and run:
+        raise InvalidArgumentError(
+            describe(
+                "--backend",
+                expected=f"one that runs '{left_out[0]}' ({_default_backend(left_out[0])})",
+                actual=", ".join(run),
+            )
+        )
 
 
 def _labels(files: Sequence[Path]) -> dict[Path, str]:
@@ -312,7 +396,7 @@ def _labels(files: Sequence[Path]) -> dict[Path, str]:
     if twice:
         raise InvalidArgumentError(
             describe(
-                "MODEL.onnx",
+                "MODEL",
                 expected="each file once",
                 actual=f"{', '.join(twice)} again",
                 remedy="For one file against itself there is --self-check.",

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.ONNX", help="The file to validate.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The file to validate: an ONNX file or an engine.")],
     backend: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Backend to judge; repeat it, or give a,b. Default: onnxruntime."),
+        typer.Option(
+            metavar="NAME",
+            help="Backend to judge; repeat it, or give a,b. Default: onnxruntime, for an engine the one that built it.",
+        ),
     ] = None,
     reference: Annotated[
         str | None,
@@ -30,7 +33,7 @@ def command(
             metavar="MODEL|REF.ONNX|GOLDEN.NPZ",
             help="What is right: a PyTorch network (a name of the zoo, package.module:callable or file.py:callable), "
             "another ONNX file, or stored outputs. Default: the network the file was exported from; for a file that "
-            "names none, the file itself in float64.",
+            "names none, the file itself in float64. For an engine that is the ONNX file it was built from.",
         ),
     ] = None,
     reference_backend: Annotated[
@@ -77,6 +80,7 @@ def command(
         bool, typer.Option("--layers", help="Find the first node at which each backend parts from the reference.")
     ] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads of every runtime.")] = None,
+    device: Annotated[int, typer.Option(metavar="N", min=0, help="Number of the GPU.")] = 0,
     save_golden: Annotated[
         Path | None, typer.Option(metavar="FILE.NPZ", help="Store the inputs and the reference's outputs.")
     ] = None,
@@ -95,7 +99,7 @@ def command(
     with progress("validating") as advance:
         report = validate_file(
             model,
-            parse_names(backend or ["onnxruntime"]),
+            parse_names(backend or []),
             resolve=models.resolve,
             make_feeds=make_feeds,
             reference=reference,
@@ -104,6 +108,7 @@ def command(
             tolerance=tolerance,
             differing=differing,
             threads=threads,
+            device=device,
             layers=layers,
             golden_target=save_golden,
             progress=advance,

@@ -41,10 +41,14 @@ class PeakMemory:
         bytes: growth of the resident set from before the model was loaded to the highest point while it was
             loaded and run.
         total_bytes: highest resident size of the whole process, interpreter and runtime included.
+        gpu_bytes: growth of what is in use on the GPU, from before the model was loaded to after the last run: weights,
+            activations, buffers and the runtime's own memory, but not CUDA's context. What other processes take or
+            give back meanwhile is in it too. None for an engine that is on no GPU, or without a package to ask.
     """
 
     bytes: int
     total_bytes: int
+    gpu_bytes: int | None = None
 
 
 def peak_memory(
@@ -52,6 +56,7 @@ def peak_memory(
     feed: Mapping[str, np.ndarray[Any, Any]],
     *,
     packages: Sequence[str],
+    gpu: int | None = None,
     runs: int = 2,
     seconds: float = _SECONDS,
 ) -> PeakMemory:
@@ -61,6 +66,7 @@ def peak_memory(
         recipe: an inactive runner, or a function that makes one. It is pickled, so a function must be importable.
         feed: one array for each input, by name.
         packages: what to import before the first reading (the runtime).
+        gpu: number of the GPU that it runs on; None for none.
         runs: number of runs.
         seconds: how long it may take.
 
@@ -70,6 +76,7 @@ def peak_memory(
     try:
         payload = {
             "packages": list(packages),
+            "gpu": gpu,
             "feed": pickle.dumps(dict(feed)),
             "recipe": pickle.dumps(recipe),
             "runs": runs,
@@ -99,6 +106,21 @@ def peak_memory(
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise BackendError(f"the process that measures peak memory ended with status {done.returncode}: {lines[-1]}")
     return PeakMemory(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _gpu_in_use(ordinal: int | None) -> int | None:
+    """Return the bytes in use on a GPU; None if there is none, or no package to ask."""
+    if ordinal is None:
+        return None
+    from dcn_deploy.errors import DcnDeployError
+    from dcn_deploy.runtime.device_memory import open_device
+
+    try:
+        device = open_device(ordinal, "the measurement of memory")
+        with device.current():
+            return device.memory_in_use()
+    except DcnDeployError:
+        return None
 
 
 def _reset_high_water() -> None:
@@ -137,6 +159,8 @@ def _main(payload_path: str) -> None:
     for package in payload["packages"]:
         importlib.import_module(package)
     feed = pickle.loads(payload["feed"])
+    # Makes CUDA's context, whose memory is no engine's.
+    gpu_before = _gpu_in_use(payload["gpu"])
     _reset_high_water()
     before = _resident()
     recipe = pickle.loads(payload["recipe"])
@@ -144,8 +168,10 @@ def _main(payload_path: str) -> None:
     with runner:
         for _ in range(payload["runs"]):
             runner.infer(feed)
+        gpu_after = _gpu_in_use(payload["gpu"])
     highest = _highest()
-    print(json.dumps({"bytes": max(0, highest - before), "total_bytes": highest}))
+    gpu = None if gpu_before is None or gpu_after is None else max(0, gpu_after - gpu_before)
+    print(json.dumps({"bytes": max(0, highest - before), "total_bytes": highest, "gpu_bytes": gpu}))
 
 
 if __name__ == "__main__":

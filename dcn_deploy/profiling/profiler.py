@@ -71,10 +71,10 @@ def profile(
         )
     method = method or Method()
     report = progress or (lambda done, total, text: None)
-    samples, check = _time(named, feeds, method, self_check, report)
+    samples, check, remarks = _time(named, feeds, method, self_check, report)
     rows = []
     for name, runner in named.items():
-        notes: list[str] = []
+        notes = list(remarks[name])
         report(0, None, f"memory of {name}")
         peak = _memory(runner, feeds[0], (recipes or {}).get(name), notes) if memory else None
         report(0, None, f"nodes of {name}")
@@ -102,7 +102,7 @@ def _time(
     method: Method,
     self_check: bool,
     report: Callable[[int, int | None, str], None],
-) -> tuple[dict[str, Samples], SelfCheck | None]:
+) -> tuple[dict[str, Samples], SelfCheck | None, dict[str, tuple[str, ...]]]:
     first = next(iter(named))
     twin = f"{first} (again)"
     while twin in named:
@@ -113,28 +113,38 @@ def _time(
         changes["spinning"] = False
     with ExitStack() as stack:
         calls: dict[str, Call] = {}
+        device_seconds: dict[str, Callable[[], float | None]] = {}
+        notes: dict[str, tuple[str, ...]] = {}
         for name, runner in timed.items():
             report(0, None, f"loading {name}")
-            calls[name] = _call(stack.enter_context(runner.replicate(**changes)), feeds)
-        samples = measure(calls, method, progress=report)
+            engine = stack.enter_context(runner.replicate(**changes))
+            calls[name], device_seconds[name] = _call(engine, feeds), _asking(engine)
+            notes[name] = engine.notes
+        samples = measure(calls, method, device_seconds=device_seconds, progress=report)
     if not self_check:
-        return samples, None
+        return samples, None, notes
     again = summarize(samples.pop(twin).seconds).median
-    return samples, SelfCheck(first, again / summarize(samples[first].seconds).median)
+    return samples, SelfCheck(first, again / summarize(samples[first].seconds).median), notes
 
 
 def _call(runner: Runner, feeds: Sequence[Feed]) -> Call:
     return lambda number: runner.infer(feeds[number % len(feeds)])
 
 
+def _asking(runner: Runner) -> Callable[[], float | None]:
+    return lambda: runner.device_seconds
+
+
 def _memory(runner: Runner, feed: Feed, recipe: Callable[[], Runner] | None, notes: list[str]) -> PeakMemory | None:
     row = BACKENDS.get(runner.backend)
-    packages = () if row is None else (*row.packages, *row.uses, *((row.module,) if row.module else ()))
+    packages = () if row is None else (*row.packages, *row.uses, row.module)
+    options = getattr(runner, "options", None)
     try:
         return peak_memory(
             recipe or runner.replicate(profile=False, keep_intermediates=False, progress=None),
             feed,
             packages=packages,
+            gpu=options.device if row is not None and row.on_gpu and options is not None else None,
         )
     except BackendError as error:
         notes.append(str(error))
@@ -173,6 +183,8 @@ def _row(
         threads=None if options is None else options.threads,
         latency=summarize(samples.seconds),
         samples=samples.seconds,
+        device=summarize(samples.device_seconds) if samples.device_seconds else None,
+        device_samples=samples.device_seconds,
         warmup=samples.warmup,
         stable=samples.stable,
         memory=memory,

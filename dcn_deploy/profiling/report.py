@@ -38,6 +38,8 @@ class Row:
         threads: what was asked for; None is the runtime's default.
         latency: statistics of one run.
         samples: duration of every timed run, in order.
+        device: statistics of what one run took on the GPU alone, without copies; None where that is not measured.
+        device_samples: the same of every timed run, in order.
         warmup: number of untimed calls before.
         stable: whether the times had become stable; None if the number of calls was given.
         memory: peak memory; None if it was not measured.
@@ -54,6 +56,8 @@ class Row:
     samples: tuple[float, ...]
     warmup: int
     stable: bool | None
+    device: Summary | None = None
+    device_samples: tuple[float, ...] = ()
     memory: PeakMemory | None = None
     deformable: DeformableShare | None = None
     notes: tuple[str, ...] = ()
@@ -140,6 +144,7 @@ class Report:
             "batch": row.batch,
             "threads": row.threads,
             "latency_seconds": dataclasses.asdict(row.latency),
+            "device_seconds": None if row.device is None else dataclasses.asdict(row.device),
             "ratio_to_first": self.ratio(row),
             "throughput_items_per_second": row.throughput,
             "peak_memory": None if row.memory is None else dataclasses.asdict(row.memory),
@@ -148,6 +153,7 @@ class Report:
             "stable": row.stable,
             "notes": list(row.notes),
             "samples_seconds": list(row.samples),
+            "device_samples_seconds": list(row.device_samples),
         }
 
     def to_csv(self) -> str:
@@ -180,6 +186,9 @@ class Report:
                     f"{self.ratio(row):.6g}",
                     "" if row.memory is None else f"{row.memory.bytes / _MEBI:.6g}",
                     "" if row.deformable is None else f"{row.deformable.share:.6g}",
+                    "" if row.device is None else f"{1e3 * row.device.median:.6g}",
+                    "" if row.device is None else f"{1e3 * row.device.p99:.6g}",
+                    "" if (gpu := _gpu_bytes(row)) is None else f"{gpu / _MEBI:.6g}",
                 ]
             )
         return text.getvalue()
@@ -193,6 +202,8 @@ class Report:
         shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in self.inputs.items())
         table = Table(title=f"Latency of one run: {shapes}", title_justify="left")
         table.add_column("engine", no_wrap=True, min_width=12)
+        # Two columns more, where there is something to put into them.
+        on_gpu = any(row.device is not None or _gpu_bytes(row) is not None for row in self.rows)
         for heading in (
             "median ms",
             "95 % interval",
@@ -202,6 +213,7 @@ class Report:
             "items/s",
             "ratio",
             "peak MiB",
+            *(("GPU ms", "GPU MiB") if on_gpu else ()),
             "deformable",
         ):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -217,6 +229,7 @@ class Report:
                 f"{row.throughput:.4g}",
                 f"{self.ratio(row):.2f}",
                 "–" if row.memory is None else f"{row.memory.bytes / _MEBI:.1f}",
+                *(_on_gpu(row) if on_gpu else ()),
                 _share(row),
             )
         return Group(table, *(Text(line) for line in self._remarks()))
@@ -229,6 +242,12 @@ class Report:
             lines.append("ratio: median over that of the first row, below 1 is faster.")
         if any(row.memory is not None for row in self.rows):
             lines.append("peak: growth of resident memory in a process of its own.")
+        if any(row.device is not None for row in self.rows):
+            lines.append(
+                "GPU ms: median of the run on the GPU alone; the other times include copies to it and from it."
+            )
+        if any(_gpu_bytes(row) is not None for row in self.rows):
+            lines.append("GPU MiB: growth of what is in use on the GPU, without CUDA's context.")
         if any(row.deformable is not None for row in self.rows):
             lines.append("deformable: part of the nodes' time that goes to deformable operators.")
         for row in self.rows:
@@ -268,12 +287,27 @@ _CSV_COLUMNS = (
     "ratio_to_first",
     "peak_memory_mib",
     "deformable_share",
+    "gpu_median_ms",
+    "gpu_p99_ms",
+    "gpu_memory_mib",
 )
 
 
 def _milliseconds(seconds: float) -> str:
     value = 1e3 * seconds
     return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
+
+
+def _gpu_bytes(row: Row) -> int | None:
+    return None if row.memory is None else row.memory.gpu_bytes
+
+
+def _on_gpu(row: Row) -> tuple[str, str]:
+    used = _gpu_bytes(row)
+    return (
+        "–" if row.device is None else _milliseconds(row.device.median),
+        "–" if used is None else f"{used / _MEBI:.1f}",
+    )
 
 
 def _share(row: Row) -> str:

@@ -11,7 +11,7 @@ import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,17 +82,20 @@ class Samples:
         seconds: duration of each timed call, in order.
         warmup: number of calls before the first round.
         stable: whether the warm-up ended because the times were stable; None if their number was given.
+        device_seconds: what each timed call took on the GPU, without copies; empty where that is not measured.
     """
 
     seconds: tuple[float, ...]
     warmup: int
     stable: bool | None
+    device_seconds: tuple[float, ...] = ()
 
 
 def measure(
     calls: Mapping[str, Call],
     method: Method | None = None,
     *,
+    device_seconds: Mapping[str, Callable[[], float | None]] | None = None,
     clock: Callable[[], int] = time.perf_counter_ns,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[int, int | None, str], None] | None = None,
@@ -102,6 +105,7 @@ def measure(
     Args:
         calls: the engines by name. In one round all get the same number.
         method: None for the defaults.
+        device_seconds: for some of the engines, a function that tells what the last call took on the GPU.
         clock: nanoseconds.
         sleep: takes seconds.
         progress: called as ``progress(rounds done, rounds in all or None, what is being done)``.
@@ -113,6 +117,8 @@ def measure(
     report = progress or (lambda done, total, text: None)
     names = list(calls)
     samples: dict[str, list[float]] = {name: [] for name in names}
+    on_device: dict[str, list[float | None]] = {name: [] for name in names}
+    ask = device_seconds or {}
     warm: dict[str, tuple[int, bool | None]] = {}
     with _no_garbage_collection():
         for name in names:
@@ -124,7 +130,13 @@ def measure(
             for name in names[shift:] + names[:shift]:
                 report(number, method.runs, f"timing {name}")
                 samples[name].append(_time_one(calls[name], number, samples[name], method, clock, sleep))
-    return {name: Samples(tuple(samples[name]), *warm[name]) for name in names}
+                on_device[name].append(ask[name]() if name in ask else None)
+    return {name: Samples(tuple(samples[name]), *warm[name], _all_or_none(on_device[name])) for name in names}
+
+
+def _all_or_none(values: Sequence[float | None]) -> tuple[float, ...]:
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else ()
 
 
 def _rounds(method: Method, engines: int, elapsed: Callable[[], float]) -> Iterator[int]:

@@ -104,7 +104,11 @@ def _dtype(name: str, what: str) -> np.dtype[Any]:
 
 
 def specs_of(
-    tensors: Sequence[EngineTensor], recorded: Sequence[TensorSpec], *, inputs: bool
+    tensors: Sequence[EngineTensor],
+    recorded: Sequence[TensorSpec],
+    *,
+    inputs: bool,
+    profiles: Sequence[Mapping[str, Range]],
 ) -> tuple[TensorSpec, ...]:
     """Return inputs or outputs as specs, with the names of dynamic axes and the order that the sidecar recorded.
 
@@ -112,7 +116,9 @@ def specs_of(
         tensors: of the engine, which settles types and extents.
         recorded: of its sidecar; empty if it has none.
         inputs: whether inputs or outputs are wanted.
+        profiles: those of the engine. The optimal shapes of the first become the inputs' examples.
     """
+    best = {name: shapes[1] for name, shapes in (profiles[0] if profiles else {}).items()}
     known = {spec.name: spec for spec in recorded}
     order = {spec.name: place for place, spec in enumerate(recorded)}
     found = [tensor for tensor in tensors if tensor.is_input == inputs]
@@ -126,7 +132,8 @@ def specs_of(
             extent if extent >= 0 else name if isinstance(name, str) else None
             for extent, name in zip(tensor.shape, names, strict=True)
         )
-        specs.append(TensorSpec(tensor.name, tensor.dtype, shape, None if twin is None else twin.boxes))
+        boxes = None if twin is None else twin.boxes
+        specs.append(TensorSpec(tensor.name, tensor.dtype, shape, boxes, best.get(tensor.name)))
     return tuple(specs)
 
 

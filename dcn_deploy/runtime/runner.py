@@ -23,13 +23,15 @@ class TensorSpec:
     ``shape`` holds an int for a fixed extent, a str for a named dynamic one, None for an unknown one;
     it is itself None where even the rank is unknown. ``dtype`` is a NumPy dtype (``ml_dtypes.bfloat16``
     for bfloat16), None where the model leaves it open, as a PyTorch network does. ``boxes`` says what the
-    regions of interest in an input must fit, where somebody found out that it holds some.
+    regions of interest in an input must fit, where somebody found out that it holds some. ``example`` is a shape
+    that is good to run it with, where not every extent of a free axis is.
     """
 
     name: str
     dtype: np.dtype[Any] | None
     shape: tuple[int | str | None, ...] | None
     boxes: Boxes | None = None
+    example: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,9 @@ class EngineRunner(ModelRunner):
             )
         with self._device.current():
             self._deserialize(path)
-        recorded = self._metadata
-        self._inputs = specs_of(self._tensors, () if recorded is None else recorded.inputs, inputs=True)
-        self._outputs = specs_of(self._tensors, () if recorded is None else recorded.outputs, inputs=False)
+        inputs, outputs = ((), ()) if self._metadata is None else (self._metadata.inputs, self._metadata.outputs)
+        self._inputs = specs_of(self._tensors, inputs, inputs=True, profiles=self._profiles)
+        self._outputs = specs_of(self._tensors, outputs, inputs=False, profiles=())
 
     def _load_plugins(self) -> str | None:
         """Load the plugin library where the engine calls it; return its version."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcn_deploy.errors import InvalidArgumentError, ModelSourceError, describe
+from dcn_deploy.errors import InvalidArgumentError, UnsupportedError, describe
 from dcn_deploy.validation.comparison import Array
 from dcn_deploy.validation.golden import golden_path, read_golden, save_golden
 from dcn_deploy.validation.inputs import Feed, Feeds
@@ -16,6 +16,7 @@ from dcn_deploy.validation.layers import Divergence, first_divergence
 from dcn_deploy.validation.oracle import Oracle, Resolve, find_oracle, network_oracle
 from dcn_deploy.validation.report import Report
 from dcn_deploy.validation.run import Progress, validate
+from dcn_deploy.validation.subject import find_subject
 
 if TYPE_CHECKING:
     from dcn_deploy.runtime.runner import Runner, TensorSpec
@@ -36,15 +37,17 @@ def validate_file(
     tolerance: float | None = None,
     differing: float = 0.0,
     threads: int | None = None,
+    device: int = 0,
     layers: bool = False,
     golden_target: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Validate an ONNX file in one or several backends.
+    """Validate an ONNX file or an engine in one or several backends.
 
     Args:
         model: the file.
-        backends: names of the backends to judge. ``torch`` judges the network the file was exported from.
+        backends: names of the backends to judge; none for ``onnxruntime``, or the one that an engine is for. ``torch``
+            judges the network the file was exported from.
         resolve: builds networks, e.g. :func:`dcn_deploy.models.resolve`.
         make_feeds: inputs; None takes those of a golden reference, and one generated sample otherwise.
         reference: see :func:`dcn_deploy.validation.oracle.find_oracle`.
@@ -53,6 +56,7 @@ def validate_file(
         tolerance: largest relative RMS error, instead of the table's.
         differing: largest fraction of differing elements of integer and boolean outputs.
         threads: threads inside one operator, for every runner.
+        device: number of the GPU, for every runner on one.
         layers: find also the node at which each backend parts from the reference, on its worst feed.
         golden_target: write the reference's inputs and outputs there.
         progress: told what is being done.
@@ -61,38 +65,40 @@ def validate_file(
         DcnDeployError: for a file, network, backend or input that cannot be used.
     """
     from dcn_deploy import runtime
-    from dcn_deploy.export import metadata
 
-    if not model.is_file():
-        raise ModelSourceError(describe("model", expected="an ONNX file", actual=f"'{model}', which is no file"))
+    subject = find_subject(model, backends)
     if threads is not None and threads < 1:
         raise InvalidArgumentError(describe("threads", expected="at least 1", actual=threads))
     if golden_target is not None:
         golden_target = golden_path(golden_target)  # before the work, not after it
-    options = runtime.RunnerOptions(threads=threads)
+    if layers and subject.is_engine:
+        raise UnsupportedError(
+            f"--layers: expected an ONNX file, got the engine '{model.name}', which gives its outputs alone since its "
+            "layers are fused. Look at the ONNX file that it was built from: validate FILE.onnx --layers."
+        )
+    options = runtime.RunnerOptions(threads=threads, device=device)
     report_node = _NodeProgress(progress)
     slow = replace(options, progress=report_node)
     with ExitStack() as stack:
         candidates: list[Runner] = []
-        specs, outputs = _interface(model)
-        source = metadata.read(model).get("source")
-        for backend in backends:
+        specs, outputs, source = subject.inputs, subject.outputs, subject.recorded.get("source")
+        for backend in backends or [subject.backend]:
             if backend == "torch":
                 if source is None:
                     raise InvalidArgumentError(
                         describe(
                             "backend 'torch'",
                             expected="a file that names the network it was exported from",
-                            actual=f"'{model.name}', which names none",
+                            actual=f"'{model.name}', which names none"
+                            if subject.onnx is not None
+                            else f"'{model.name}', an engine without its ONNX file",
                             remedy="Name the network with --reference instead, and another --backend.",
                         )
                     )
                 network = network_oracle(
-                    model,
+                    subject,
                     source,
                     resolve,
-                    input_names=[spec.name for spec in specs],
-                    output_names=outputs,
                     weights=weights,
                     options=options,
                 )
@@ -102,11 +108,9 @@ def validate_file(
                 runner_options = slow if backend == "reference" else options
                 candidates.append(stack.enter_context(runtime.create(backend, model, options=runner_options)))
         oracle = find_oracle(
-            model,
+            subject,
             reference,
             resolve=resolve,
-            input_names=[spec.name for spec in specs],
-            output_names=outputs,
             weights=weights,
             backend=reference_backend,
             options=slow if reference_backend == "reference" else options,
@@ -125,20 +129,21 @@ def validate_file(
             candidates,
             oracle.runner,
             feeds,
-            model=model,
+            # Without its own file, the reference's layers are the best guess at the engine's.
+            model=subject.onnx if subject.onnx is not None else oracle.model,
             tolerance=tolerance,
             differing=differing,
             oracle=oracle.description,
             progress=report_node.around,
             record=lambda _, fed, answer: recorded.append((fed, answer)) if golden_target is not None else None,
         )
-        notes = list(oracle.notes)
+        notes = [*oracle.notes, *(f"{each.backend}: {note}" for each in candidates for note in each.notes)]
         own = oracle.runner is not None and oracle.runner.backend == "torch" and oracle.spec == source
         if own and any(candidate.backend == "torch" for candidate in candidates):
             notes.append("the backend 'torch' runs the very network that is the reference: its row proves nothing.")
         if golden_target is not None:
             origin = {"oracle": oracle.description, "model": model.name}
-            sha256 = metadata.read(model).get("weights_sha256")
+            sha256 = subject.recorded.get("weights_sha256")
             save_golden(golden_target, recorded[: len(feeds)], origin | ({"weights_sha256": sha256} if sha256 else {}))
         divergences: list[Divergence] = []
         if layers:
@@ -148,15 +153,7 @@ def validate_file(
                 found, note = _layers(model, candidate, oracle, feed, tolerance, report_node.around)
                 divergences.append(found)
                 notes += [note] if note and note not in notes else []
-        return replace(report, layers=tuple(divergences), notes=tuple(notes))
-
-
-def _interface(model: Path) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
-    from dcn_deploy.runtime import onnx_model
-    from dcn_deploy.validation.roi_inputs import with_boxes
-
-    proto = onnx_model.load(model, "validation", external_data=False)
-    return with_boxes(onnx_model.input_specs(proto), proto), tuple(value.name for value in proto.graph.output)
+        return replace(report, model=model.name, layers=tuple(divergences), notes=tuple(notes))
 
 
 def _feeds(oracle: Oracle, make_feeds: MakeFeeds | None, specs: Sequence[TensorSpec], outputs: Sequence[str]) -> Feeds:

@@ -311,6 +311,8 @@ def resolve_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[in
 
 def _default(axis: int, spec: TensorSpec) -> int:
     rank = len(spec.shape or ())
+    if spec.example is not None and len(spec.example) == rank:
+        return spec.example[axis]
     if spec.boxes is not None:
         if spec.boxes.extent is not None and axis == rank - 1:
             return spec.boxes.extent
@@ -580,13 +582,17 @@ def _image_layout(specs: Sequence[TensorSpec], shape: Sequence[int] | None, batc
     return _ImageLayout(
         spec=spec,
         dtype=np.dtype(np.float32) if spec.dtype is None else spec.dtype,
-        batch=own if isinstance(own, int) else (batch or DEFAULT_BATCH),
+        batch=own if isinstance(own, int) else (batch or _example(spec, 0, DEFAULT_BATCH)),
         batch_is_fixed=fixed,
         channels=channels if isinstance(channels, int) else 3,
-        height=height if isinstance(height, int) else DEFAULT_SPATIAL,
-        width=width if isinstance(width, int) else DEFAULT_SPATIAL,
+        height=height if isinstance(height, int) else _example(spec, 1 if channels_last else 2, DEFAULT_SPATIAL),
+        width=width if isinstance(width, int) else _example(spec, 2 if channels_last else 3, DEFAULT_SPATIAL),
         channels_last=channels_last,
     )
+
+
+def _example(spec: TensorSpec, axis: int, default: int) -> int:
+    return default if spec.example is None else spec.example[axis]
 
 
 def _per_channel(what: str, given: Sequence[float] | None, rgb: Sequence[float], channels: int) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from dcn_deploy.runtime.runner import Runner, RunnerOptions
+    from dcn_deploy.validation.subject import Subject
 
 
 class Resolved(Protocol):
@@ -49,12 +50,10 @@ class Oracle:
 
 
 def find_oracle(
-    model: Path,
+    subject: Subject,
     reference: str | None,
     *,
     resolve: Resolve,
-    input_names: Sequence[str],
-    output_names: Sequence[str],
     weights: Path | None = None,
     backend: str = "reference",
     options: RunnerOptions | None = None,
@@ -62,12 +61,11 @@ def find_oracle(
     """Return what ``--reference`` means for a model file.
 
     Args:
-        model: the file under test.
+        subject: what is under test. Its inputs are the network's positional arguments.
         reference: a golden ``.npz``, an ``.onnx`` file, or a network as ``resolve`` takes it. None takes the
-            network that the file's metadata name as its source, and without that the file itself in ``backend``.
+            network that the file's metadata name as its source, and without that the file itself in ``backend``; for
+            an engine the file is the one that it was built from.
         resolve: builds networks, e.g. :func:`dcn_deploy.models.resolve`.
-        input_names: the model's inputs, which are the network's positional arguments.
-        output_names: the model's outputs.
         weights: weights of the network. None looks for the file that the metadata name, beside the model and in
             the working directory.
         backend: runs ONNX references.
@@ -78,9 +76,8 @@ def find_oracle(
         InvalidArgumentError: if the network's weights are not those the file was exported with.
     """
     from dcn_deploy import runtime
-    from dcn_deploy.export import metadata
 
-    recorded = metadata.read(model)
+    recorded, model = subject.recorded, subject.onnx
     suffix = Path(reference).suffix.lower() if reference is not None else ""
     if suffix in (".npz", ".onnx") and reference is not None:
         path = Path(reference)
@@ -94,18 +91,11 @@ def find_oracle(
     spec = reference if reference is not None else recorded.get("source")
     if spec is None:
         _refuse_weights(weights, "the file itself")
-        runner = runtime.create(backend, model, options=options)
-        note = (
-            "the file names no network it was exported from, so it is compared with itself in the backend "
-            f"'{backend}': this checks the runtime, not the export. Give --reference to check both."
-        )
-        return Oracle(f"the same file in the backend '{backend}'", runner, model=model, notes=(note,))
+        return _itself(subject, backend, options)
     try:
-        return network_oracle(
-            model, spec, resolve, input_names=input_names, output_names=output_names, weights=weights, options=options
-        )
+        return network_oracle(subject, spec, resolve, weights=weights, options=options)
     except ModelSourceError as error:
-        if reference is not None or weights is not None:
+        if reference is not None or weights is not None or model is None:
             raise
         raise ModelSourceError(
             f"'{model.name}' says that it was exported from {spec}, which cannot be built here: {error} Name that "
@@ -113,17 +103,45 @@ def find_oracle(
         ) from error
 
 
+def _itself(subject: Subject, backend: str, options: RunnerOptions | None) -> Oracle:
+    """Return the ONNX file under test, or that of the engine under test, as its own reference."""
+    from dcn_deploy import runtime
+
+    if subject.onnx is None:
+        raise InvalidArgumentError(
+            describe(
+                "--reference",
+                expected="what is right",
+                actual=f"none, and the ONNX file that '{subject.file.name}' was built from is not beside it as it was",
+                remedy="Name that file, the network or stored outputs with --reference, or put the file beside the "
+                "engine.",
+            )
+        )
+    runner = runtime.create(backend, subject.onnx, options=options)
+    if subject.is_engine:
+        note = (
+            f"'{subject.onnx.name}' names no network it was exported from, so the engine is compared with that file in "
+            f"the backend '{backend}': this checks the engine, not the export. Give --reference to check both."
+        )
+        description = f"{subject.onnx.name}, which the engine was built from, in the backend '{backend}'"
+    else:
+        note = (
+            "the file names no network it was exported from, so it is compared with itself in the backend "
+            f"'{backend}': this checks the runtime, not the export. Give --reference to check both."
+        )
+        description = f"the same file in the backend '{backend}'"
+    return Oracle(description, runner, model=subject.onnx, notes=(note,))
+
+
 def network_oracle(
-    model: Path,
+    subject: Subject,
     spec: str,
     resolve: Resolve,
     *,
-    input_names: Sequence[str],
-    output_names: Sequence[str],
     weights: Path | None = None,
     options: RunnerOptions | None = None,
 ) -> Oracle:
-    """Return the PyTorch network ``spec`` as a reference for ``model``; see :func:`find_oracle`.
+    """Return the PyTorch network ``spec`` as a reference for ``subject``; see :func:`find_oracle`.
 
     Raises:
         ModelSourceError: if the network or its weights cannot be found or loaded.
@@ -132,9 +150,9 @@ def network_oracle(
     from dcn_deploy import runtime
     from dcn_deploy.export import metadata
 
-    recorded = metadata.read(model)
-    if weights is None:
-        weights = _recorded_weights(model, recorded.get("weights"))
+    recorded = subject.recorded
+    if weights is None and subject.onnx is not None:
+        weights = _recorded_weights(subject.onnx, recorded.get("weights"))
     module = resolve(spec, weights).module
     notes: list[str] = []
     expected = recorded.get("weights_sha256")
@@ -148,7 +166,11 @@ def network_oracle(
                 f"reference {spec} are others (SHA-256 {actual[:12]}… instead of {expected[:12]}…)."
             )
     runner = runtime.create(
-        "torch", module, options=options, input_names=tuple(input_names), output_names=tuple(output_names)
+        "torch",
+        module,
+        options=options,
+        input_names=tuple(spec.name for spec in subject.inputs),
+        output_names=subject.outputs,
     )
     loaded = f" with {weights.name}" if weights is not None else ""
     return Oracle(f"the PyTorch network {spec}{loaded} in float32", runner, spec=spec, notes=tuple(notes))
@@ -181,7 +203,7 @@ def _other_weights(spec: str, weights: Path | None, recorded: str | None, expect
     )
 
 
-def _golden(path: Path, recorded: dict[str, str]) -> Oracle:
+def _golden(path: Path, recorded: Mapping[str, str]) -> Oracle:
     from dcn_deploy.validation.golden import read_origin
 
     origin = read_origin(path)

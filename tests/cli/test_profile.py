@@ -163,15 +163,16 @@ def test_self_check_decides_the_status(file: Path, run: Any, monkeypatch: pytest
 
 def test_backend_that_is_not_there(file: Path, refused: Any) -> None:
     line = refused("profile", file, "-b", "tensorflow")
-    assert line == "error: backend: expected one of torch, onnxruntime, reference, onnxruntime-cuda, got 'tensorflow'."
+    known = "torch, onnxruntime, reference, onnxruntime-cuda, tensorrt, tensorrt-rtx"
+    assert line == f"error: backend: expected one of {known}, got 'tensorflow'."
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
-def test_backend_without_a_runner_yet(backend: str, file: Path, refused: Any) -> None:
-    line = refused("profile", file, "-b", backend)
-    assert line.startswith(f"error: backend '{backend}' (")
-    assert "has no runner in this version; expected one of torch, onnxruntime, reference, onnxruntime-cuda." in line
-    assert "use the backend 'onnxruntime'" in line
+def test_a_backend_for_engines_says_how_to_build_one(backend: str, file: Path, refused: Any) -> None:
+    assert refused("profile", file, "-b", backend) == (
+        f"error: model of the backend '{backend}': expected the path of an engine, got an ONNX model. Build one: "
+        f"dcn-deploy build {file} --backend {backend}."
+    )
 
 
 def test_a_backend_that_cannot_run_here_says_why(file: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ def test_a_backend_that_cannot_run_here_says_why(file: Path, refused: Any, monke
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "MODEL.onnx: expected at least one file, or --source MODEL to time a PyTorch network alone, got neither."),
+        ([], "MODEL: expected at least one file, or --source MODEL to time a PyTorch network alone, got neither."),
         (["FILE", "-b", ","], "--backend: expected the name of a backend, got none."),
         (["FILE", "--shape", "x=1,2,a"], "--shape: expected whole numbers, as in input=1,3,224,224, got 'x=1,2,a'."),
         (["FILE", "--shape", "y=1"], "--shape: expected an input of the model (x), got y."),
@@ -197,10 +198,10 @@ def test_a_backend_that_cannot_run_here_says_why(file: Path, refused: Any, monke
         (["FILE", "--source", "single_dcn"], "--source: expected the backend torch, which it is for, got onnxruntime."),
         (["FILE", "--weights", "w.pt"], "--weights: expected the backend torch, which it is for, got onnxruntime."),
         (["FILE", "-b", "torch"], "network of the backend torch: expected --source MODEL, got "),
-        (["FILE", "FILE"], "MODEL.onnx: expected each file once, got "),
+        (["FILE", "FILE"], "MODEL: expected each file once, got "),
         (["none.onnx"], "ONNX file: expected the path of a file, got 'none.onnx', which is none."),
         (["--source", "single_dcn", "-b", "reference"], "--source: expected the backend torch, which it is for, got "),
-        (["--source", "single_dcn", "-b", "torch,reference"], "MODEL.onnx: expected a file for 'reference', got none."),
+        (["--source", "single_dcn", "-b", "torch,reference"], "MODEL: expected a file for 'reference', got none."),
         (["--source", "no_such_net"], ""),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -220,6 +220,7 @@ def test_json_schema(report: Report) -> None:
         "batch",
         "threads",
         "latency_seconds",
+        "device_seconds",
         "ratio_to_first",
         "throughput_items_per_second",
         "peak_memory",
@@ -228,11 +229,12 @@ def test_json_schema(report: Report) -> None:
         "stable",
         "notes",
         "samples_seconds",
+        "device_samples_seconds",
     }
     assert set(full) == set(bare) == fields
     assert set(full["latency_seconds"]) == {field.name for field in dataclasses.fields(profiling.Summary)}
     assert full["throughput_items_per_second"] == 2000
-    assert full["peak_memory"] == {"bytes": 3145728, "total_bytes": 94371840}
+    assert full["peak_memory"] == {"bytes": 3145728, "total_bytes": 94371840, "gpu_bytes": None}
     assert full["deformable"]["share"] == 0.75
     assert full["deformable"]["seconds_by_op_type"] == {"DeformConv2d": 0.0015, "Conv": 0.0005}
     assert (bare["peak_memory"], bare["deformable"], bare["ratio_to_first"]) == (None, None, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from dcn_deploy import runtime
+from dcn_deploy._lazy import how_to_install
 from dcn_deploy.errors import (
     BackendError,
     InvalidArgumentError,
@@ -18,25 +20,37 @@ from dcn_deploy.errors import (
     ModelSourceError,
     UnsupportedError,
 )
+from dcn_deploy.runtime import tensorrt_api
 
-RUNNABLE = [name for name, row in runtime.BACKENDS.items() if row.module]
-EVERY_NAME = "expected one of torch, onnxruntime, reference, onnxruntime-cuda, got 'onnx-runtime'"
+EVERY = list(runtime.BACKENDS)
+EVERY_NAME = (
+    "expected one of torch, onnxruntime, reference, onnxruntime-cuda, tensorrt, tensorrt-rtx, got 'onnx-runtime'"
+)
 #: Those that need no GPU.
-ANYWHERE = [name for name in RUNNABLE if not runtime.BACKENDS[name].probe]
-ON_FILES = [name for name in RUNNABLE if runtime.BACKENDS[name].takes == "onnx"]
+ANYWHERE = [name for name in EVERY if not runtime.BACKENDS[name].probe]
+ON_ENGINES = [name for name in EVERY if runtime.BACKENDS[name].takes == "engine"]
+ON_FILES = [name for name in EVERY if runtime.BACKENDS[name].takes == "onnx"]
 
 
 @pytest.fixture
-def models(make_deformable: Any) -> Any:
+def models(make_deformable: Any, tmp_path: Any) -> Any:
     """Model by backend, and a feed for the ONNX ones."""
     model, feed = make_deformable()
-    return lambda backend: (model, feed) if backend in ON_FILES else (torch.nn.ReLU(), {"input": feed["x"]})
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"no engine")
+    by_kind = {"onnx": model, "torch": torch.nn.ReLU(), "engine": engine}
+
+    def make(backend: str) -> Any:
+        takes = runtime.BACKENDS[backend].takes
+        return by_kind[takes], {"input": feed["x"]} if takes == "torch" else feed
+
+    return make
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", EVERY)
 def test_the_table_names_a_class_of_that_backend(backend: str) -> None:
     row = runtime.BACKENDS[backend]
-    runner = getattr(importlib.import_module(str(row.module)), row.runner)
+    runner = getattr(importlib.import_module(row.module), row.runner)
     assert issubclass(runner, runtime.Runner)
     assert runner.backend == backend == row.name
 
@@ -141,13 +155,27 @@ def test_unknown_backend() -> None:
             function()
 
 
-@pytest.mark.parametrize("backend", [name for name in runtime.BACKENDS if name not in RUNNABLE])
-def test_backend_without_runner_says_what_to_use(backend: str) -> None:
-    with pytest.raises(UnsupportedError, match=rf"backend '{backend}'.* has no runner in this version.*onnxruntime"):
+@pytest.mark.parametrize("backend", ON_ENGINES)
+def test_backends_for_engines_refuse_what_is_none(backend: str, make_deformable: Any) -> None:
+    expected = "expected the path of an engine, got an ONNX model"
+    with pytest.raises(
+        InvalidArgumentError, match=rf"{expected}\. Build one: dcn-deploy build m\.onnx --backend {backend}\."
+    ):
         runtime.create(backend, "m.onnx")
-    available = runtime.availability(backend)
-    assert not available.ok
-    assert "onnxruntime" in available.remedy
+    with pytest.raises(InvalidArgumentError, match=rf"{expected}\. Build one: dcn-deploy build model\.onnx "):
+        runtime.create(backend, make_deformable()[0])
+    with pytest.raises(
+        InvalidArgumentError, match=r"expected the path of an engine, got ReLU\. Write the network to a"
+    ):
+        runtime.create(backend, torch.nn.ReLU())
+
+
+@pytest.mark.parametrize("backend", ON_FILES)
+def test_backends_for_files_refuse_engines(backend: str) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"got an engine\. Give the ONNX file that the engine was built from"
+    ):
+        runtime.create(backend, "m.engine")
 
 
 @pytest.mark.parametrize("backend", ANYWHERE)
@@ -159,16 +187,18 @@ def test_availability_tells_versions(backend: str) -> None:
         assert f"{package} {sys.modules[package].__version__}" in available.detail
 
 
-@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("backend", EVERY)
 def test_missing_package_is_named_with_its_remedy(backend: str, models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = models(backend)
     package = runtime.BACKENDS[backend].packages[0]
+    monkeypatch.setattr(tensorrt_api, "_loaded", {})
     monkeypatch.setitem(sys.modules, package, None)
     available = runtime.availability(backend)
     assert not available.ok
     assert package in available.detail
-    assert available.remedy.startswith(f"pip install {package}")
-    with pytest.raises(MissingDependencyError, match=f"needs the package '{package}'.*pip install {package}"):
+    how = how_to_install(package)
+    assert available.remedy.startswith(how)
+    with pytest.raises(MissingDependencyError, match=f"needs the package '{package}'.*{re.escape(how)}"):
         runtime.create(backend, model).activate()
 
 

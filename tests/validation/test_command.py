@@ -164,7 +164,7 @@ def test_images_of_a_folder(run, network, saved, tmp_path, rng):
     ("arguments", "message"),
     [
         (["--backend", "nothing"], "backend: expected one of .*, got 'nothing'"),
-        (["--backend", "tensorrt"], "has no runner in this version"),
+        (["--backend", "tensorrt"], r"expected the path of an engine, got an ONNX model\. Build one: dcn-deploy build"),
         (["--backend", "torch"], "backend 'torch': expected a file that names the network it was exported from"),
         (["--reference", "absent.npz"], r"--reference: expected a file, got 'absent\.npz'"),
         (["--reference", "no_such_network"], "network: expected one of .*, got 'no_such_network'"),
@@ -196,7 +196,7 @@ def test_bad_input_is_status_2_with_one_line(run, network, saved, arguments, mes
 def test_files_that_are_no_model(run, tmp_path):
     status, _, err = run(tmp_path / "absent.onnx")
     assert status == 2
-    assert "expected an ONNX file, got '" in err
+    assert "expected an ONNX file or an engine, got '" in err
     (tmp_path / "text.onnx").write_text("no model")
     status, _, err = run(tmp_path / "text.onnx")
     assert status == 2

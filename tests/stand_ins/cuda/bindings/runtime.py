@@ -1,11 +1,13 @@
+# ruff: noqa: N801, N802, N815, N816 (the names are CUDA's)
 """A stand-in for ``cuda.bindings.runtime``: CUDA's runtime API where device memory is the host's.
 
 It is stricter than the real one wherever that would let a fault pass unseen. Work on a stream is kept until somebody
 synchronises, so a result read too early is poison. Device memory and page-locked memory are registered: a copy that
-leaves its allocation, uses freed or pageable memory, or goes the wrong way fails. What is freed while a stream holds work
-for it makes that work fail, as an illegal address does. Handles of another device are refused.
+leaves its allocation, uses freed or pageable memory, or goes the wrong way fails. What is freed while a stream holds
+work for it makes that work fail, as an illegal address does. Handles of another device are refused.
 
-``DCN_DEPLOY_STAND_IN_GPUS`` says how many GPUs there are, -1 that there is no driver; unset, there is one. Each has 256 MiB.
+``DCN_DEPLOY_STAND_IN_GPUS`` says how many GPUs there are, -1 that there is no driver; unset, there is one. Each has
+256 MiB.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ _OK = _E.cudaSuccess
 Work = Callable[[], None]
 
 
-class _Refusal(Exception):
+class RefusalError(Exception):
     """What a function refuses with; work that raises it spoils the device, as a faulty kernel does."""
 
     def __init__(self, status: cudaError_t) -> None:
@@ -141,7 +143,7 @@ class _Machine:
             found = self.allocations[starts[place]]
             if found.kind == kind and address + nbytes <= found.address + found.nbytes:
                 return
-        raise _Refusal(_E.cudaErrorIllegalAddress)
+        raise RefusalError(_E.cudaErrorIllegalAddress)
 
 
 machine = _Machine()
@@ -191,7 +193,7 @@ def _put(stream: cudaStream_t, work: Work) -> None:
 
 def _checked(stream: Any) -> cudaStream_t:
     if not isinstance(stream, cudaStream_t) or not stream.alive or stream.device != machine.current:
-        raise _Refusal(_E.cudaErrorInvalidResourceHandle)
+        raise RefusalError(_E.cudaErrorInvalidResourceHandle)
     return stream
 
 
@@ -212,7 +214,7 @@ def _api(function: Callable[..., Any]) -> Callable[..., Any]:
             return (machine.fault, None)
         try:
             result = function(*arguments)
-        except _Refusal as refusal:
+        except RefusalError as refusal:
             return (refusal.status, None)
         if result is None:
             return (_OK,)
@@ -237,7 +239,7 @@ def cudaGetDeviceCount() -> int:
 @_api
 def cudaGetDeviceProperties(device: int) -> cudaDeviceProp:
     if not 0 <= device < _count():
-        raise _Refusal(_E.cudaErrorInvalidDevice)
+        raise RefusalError(_E.cudaErrorInvalidDevice)
     return cudaDeviceProp(f"Stand-in {device}".encode(), *COMPUTE_CAPABILITY, TOTAL_MEMORY)
 
 
@@ -249,7 +251,7 @@ def cudaGetDevice() -> int:
 @_api
 def cudaSetDevice(device: int) -> None:
     if not 0 <= device < _count():
-        raise _Refusal(_E.cudaErrorInvalidDevice)
+        raise RefusalError(_E.cudaErrorInvalidDevice)
     machine.current = device
 
 
@@ -265,9 +267,11 @@ def cudaMemGetInfo() -> tuple[int, int]:
 
 def _allocate(size: int, kind: str) -> int:
     if size == 0:
-        raise _Refusal(_E.cudaErrorInvalidValue)  # the real one gives a null pointer, which is of no use to TensorRT
+        raise RefusalError(
+            _E.cudaErrorInvalidValue
+        )  # the real one gives a null pointer, which is of no use to TensorRT
     if kind == "device" and _used() + size > TOTAL_MEMORY:
-        raise _Refusal(_E.cudaErrorMemoryAllocation)
+        raise RefusalError(_E.cudaErrorMemoryAllocation)
     memory = (ctypes.c_uint8 * size)()
     ctypes.memset(memory, POISON, size)
     address = ctypes.addressof(memory)
@@ -278,7 +282,7 @@ def _allocate(size: int, kind: str) -> int:
 def _free(address: int, kind: str) -> None:
     found = machine.allocations.get(address)
     if found is None or found.kind != kind:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
     ctypes.memset(found.memory, POISON, found.nbytes)
     del machine.allocations[address]
 
@@ -296,7 +300,7 @@ def cudaFree(devPtr: int) -> None:
 @_api
 def cudaHostAlloc(size: int, flags: int) -> int:
     if flags != cudaHostAllocDefault:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
     return _allocate(size, "host")
 
 
@@ -313,7 +317,7 @@ def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream
     elif kind is cudaMemcpyKind.cudaMemcpyDeviceToHost:
         kinds = ("host", "device")
     else:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
 
     def check() -> None:
         for address, memory in zip((dst, src), kinds, strict=True):
@@ -325,15 +329,15 @@ def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream
 
     try:
         check()
-    except _Refusal:
-        raise _Refusal(_E.cudaErrorInvalidValue) from None
+    except RefusalError:
+        raise RefusalError(_E.cudaErrorInvalidValue) from None
     _put(stream, copy)
 
 
 @_api
 def cudaStreamCreateWithFlags(flags: int) -> cudaStream_t:
     if flags != cudaStreamNonBlocking:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
     stream = cudaStream_t(machine.current)
     machine.streams[int(stream)] = stream
     return stream
@@ -349,12 +353,12 @@ def cudaStreamDestroy(stream: cudaStream_t) -> None:
 def cudaStreamSynchronize(stream: cudaStream_t) -> None:
     if _checked(stream).capturing is not None:
         stream.spoiled = True
-        raise _Refusal(_E.cudaErrorStreamCaptureUnsupported)
+        raise RefusalError(_E.cudaErrorStreamCaptureUnsupported)
     pending, stream.pending = stream.pending, []
     for work in pending:
         try:
             work()
-        except _Refusal as refusal:
+        except RefusalError as refusal:
             machine.fault = refusal.status
             raise
 
@@ -369,7 +373,7 @@ def cudaEventCreate() -> cudaEvent_t:
 @_api
 def cudaEventDestroy(event: cudaEvent_t) -> None:
     if not event.alive:
-        raise _Refusal(_E.cudaErrorInvalidResourceHandle)
+        raise RefusalError(_E.cudaErrorInvalidResourceHandle)
     event.alive = False
     machine.events.remove(event)
 
@@ -377,7 +381,7 @@ def cudaEventDestroy(event: cudaEvent_t) -> None:
 @_api
 def cudaEventRecord(event: cudaEvent_t, stream: cudaStream_t) -> None:
     if not event.alive or event.device != _checked(stream).device:
-        raise _Refusal(_E.cudaErrorInvalidResourceHandle)
+        raise RefusalError(_E.cudaErrorInvalidResourceHandle)
     event.enqueued, event.recorded = True, None
 
     def record() -> None:
@@ -390,11 +394,10 @@ def cudaEventRecord(event: cudaEvent_t, stream: cudaStream_t) -> None:
 def cudaEventElapsedTime(start: cudaEvent_t, end: cudaEvent_t) -> float:
     for event in (start, end):
         if not event.alive or not event.enqueued:
-            raise _Refusal(_E.cudaErrorInvalidResourceHandle)
+            raise RefusalError(_E.cudaErrorInvalidResourceHandle)
         if event.recorded is None:
-            raise _Refusal(_E.cudaErrorNotReady)
-    assert start.recorded is not None and end.recorded is not None
-    return 1e3 * (end.recorded - start.recorded)
+            raise RefusalError(_E.cudaErrorNotReady)
+    return 1e3 * (float(end.recorded or 0) - float(start.recorded or 0))
 
 
 @_api
@@ -402,7 +405,7 @@ def cudaStreamBeginCapture(stream: cudaStream_t, mode: cudaStreamCaptureMode) ->
     if not isinstance(mode, cudaStreamCaptureMode):
         raise TypeError(f"expected a cudaStreamCaptureMode, got {mode!r}")
     if _checked(stream).capturing is not None:
-        raise _Refusal(_E.cudaErrorIllegalState)
+        raise RefusalError(_E.cudaErrorIllegalState)
     stream.capturing, stream.spoiled = [], False
 
 
@@ -410,9 +413,9 @@ def cudaStreamBeginCapture(stream: cudaStream_t, mode: cudaStreamCaptureMode) ->
 def cudaStreamEndCapture(stream: cudaStream_t) -> cudaGraph_t:
     recorded, stream.capturing = _checked(stream).capturing, None
     if recorded is None:
-        raise _Refusal(_E.cudaErrorIllegalState)
+        raise RefusalError(_E.cudaErrorIllegalState)
     if stream.spoiled:
-        raise _Refusal(_E.cudaErrorStreamCaptureInvalidated)
+        raise RefusalError(_E.cudaErrorStreamCaptureInvalidated)
     graph = cudaGraph_t(machine.current)
     graph.work = tuple(recorded)
     machine.graphs.append(graph)
@@ -422,7 +425,7 @@ def cudaStreamEndCapture(stream: cudaStream_t) -> cudaGraph_t:
 @_api
 def cudaGraphInstantiate(graph: cudaGraph_t, flags: int) -> cudaGraphExec_t:
     if not graph.alive or flags != 0:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
     executable = cudaGraphExec_t(machine.current)
     executable.work = graph.work
     machine.graphs.append(executable)
@@ -432,7 +435,7 @@ def cudaGraphInstantiate(graph: cudaGraph_t, flags: int) -> cudaGraphExec_t:
 @_api
 def cudaGraphLaunch(graphExec: cudaGraphExec_t, stream: cudaStream_t) -> None:
     if not graphExec.alive:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
     machine.launches += 1
     for work in graphExec.work:
         _put(_checked(stream), work)
@@ -440,7 +443,7 @@ def cudaGraphLaunch(graphExec: cudaGraphExec_t, stream: cudaStream_t) -> None:
 
 def _destroy(graph: Any) -> None:
     if not graph.alive:
-        raise _Refusal(_E.cudaErrorInvalidValue)
+        raise RefusalError(_E.cudaErrorInvalidValue)
     graph.alive = False
     machine.graphs.remove(graph)
 

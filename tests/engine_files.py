@@ -1,0 +1,93 @@
+"""Engines for the stand-ins of TensorRT and of CUDA: files with their sidecars, and the stand-ins put in place."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STAND_INS = Path(__file__).resolve().parent / "stand_ins"
+
+#: Top-level packages that stand-ins replace.
+_REPLACED = ("cuda", "tensorrt", "tensorrt_rtx", "tensorrt_stand_in")
+
+
+def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put the stand-ins in place of cuda-bindings, TensorRT and TensorRT-RTX; return that of CUDA.
+
+    They are found by the ordinary import, so that processes that inherit ``sys.path`` find them as well.
+    """
+    from dcn_deploy.runtime import tensorrt_api
+
+    for name in list(sys.modules):
+        if name.partition(".")[0] in _REPLACED:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    monkeypatch.setattr(tensorrt_api, "_loaded", {})
+    monkeypatch.delenv("DCN_DEPLOY_STAND_IN_GPUS", raising=False)
+    return importlib.import_module("cuda.bindings.runtime")
+
+
+def forget_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the stand-ins' modules out again, so that the next import finds the real packages."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in _REPLACED and STAND_INS in Path(str(sys.modules[name].__file__)).parents:
+            del sys.modules[name]
+
+
+def write_engine(
+    path: Path,
+    model: Any,
+    profiles: Sequence[Mapping[str, Sequence[Sequence[int]]]] = (),
+    *,
+    backend: str = "tensorrt",
+    sidecar: Mapping[str, Any] | None = None,
+    source: Path | None = None,
+    **engine: Any,
+) -> Path:
+    """Write an engine that runs ``model``, and its sidecar.
+
+    Args:
+        path: of the engine.
+        model: ``onnx.ModelProto``.
+        profiles: see ``tensorrt_stand_in.serialize``.
+        backend: that the engine is for.
+        sidecar: fields of ``EngineMetadata`` to change; None with ``write_engine(..., sidecar=None)`` changes none.
+        source: the ONNX file that it was built from.
+        **engine: further arguments of ``tensorrt_stand_in.serialize``.
+    """
+    import tensorrt_stand_in as stand_in
+
+    from dcn_deploy.runtime import onnx_model
+    from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, file_hash, origins_of
+
+    content = stand_in.serialize(model, profiles, **engine)
+    path.write_bytes(content)
+    version = stand_in.__version_rtx__ if backend == "tensorrt-rtx" else stand_in.__version_tensorrt__
+    fields: dict[str, Any] = {
+        "backend": backend,
+        "version": version,
+        "plugins": None,
+        "source": "model.onnx" if source is None else source.name,
+        "source_sha256": "0" * 64 if source is None else file_hash(source)[0],
+        "form": None,
+        "precision": "fp32",
+        "inputs": onnx_model.input_specs(model),
+        "outputs": tuple(onnx_model.tensor_spec(value) for value in model.graph.output),
+        "profiles": tuple(
+            {name: tuple(tuple(shape) for shape in range_) for name, range_ in profile.items()} for profile in profiles
+        ),
+        "nodes": origins_of(model),
+        "device": Device("Stand-in 0", (8, 9)),
+        "engine_sha256": hashlib.sha256(content).hexdigest(),
+        "engine_bytes": len(content),
+        "build_seconds": 1.0,
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    EngineMetadata(**{**fields, **(sidecar or {})}).write(path)
+    return path
