@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
 
 #: Top-level packages that stand-ins replace.
-_REPLACED = ("cuda", "tensorrt", "tensorrt_rtx", "tensorrt_stand_in")
+_REPLACED = ("cuda", "pycuda", "tensorrt", "tensorrt_rtx", "tensorrt_stand_in")
 
 
 def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -33,10 +34,10 @@ def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("cuda.bindings.runtime")
 
 
-def forget_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_stand_ins() -> None:
     """Take the stand-ins' modules out again, so that the next import finds the real packages."""
     for name in list(sys.modules):
-        if name.partition(".")[0] in _REPLACED and STAND_INS in Path(str(sys.modules[name].__file__)).parents:
+        if name.partition(".")[0] in _REPLACED:
             del sys.modules[name]
 
 
@@ -46,7 +47,7 @@ def write_engine(
     profiles: Sequence[Mapping[str, Sequence[Sequence[int]]]] = (),
     *,
     backend: str = "tensorrt",
-    sidecar: Mapping[str, Any] | None = None,
+    sidecar: Mapping[str, Any] | None = MappingProxyType({}),
     source: Path | None = None,
     **engine: Any,
 ) -> Path:
@@ -57,7 +58,7 @@ def write_engine(
         model: ``onnx.ModelProto``.
         profiles: see ``tensorrt_stand_in.serialize``.
         backend: that the engine is for.
-        sidecar: fields of ``EngineMetadata`` to change; None with ``write_engine(..., sidecar=None)`` changes none.
+        sidecar: fields of ``EngineMetadata`` to change; None for no sidecar at all.
         source: the ONNX file that it was built from.
         **engine: further arguments of ``tensorrt_stand_in.serialize``.
     """
@@ -68,6 +69,8 @@ def write_engine(
 
     content = stand_in.serialize(model, profiles, **engine)
     path.write_bytes(content)
+    if sidecar is None:
+        return path
     version = stand_in.__version_rtx__ if backend == "tensorrt-rtx" else stand_in.__version_tensorrt__
     fields: dict[str, Any] = {
         "backend": backend,
@@ -89,5 +92,5 @@ def write_engine(
         "build_seconds": 1.0,
         "created": "2026-01-01T00:00:00+00:00",
     }
-    EngineMetadata(**{**fields, **(sidecar or {})}).write(path)
+    EngineMetadata(**{**fields, **sidecar}).write(path)
     return path

@@ -77,7 +77,8 @@ class CudaBindings(Binding):
 
     def leave(self, entered: Any) -> None:
         """Make current what was so before :meth:`enter`."""
-        self._call("cudaSetDevice", entered)
+        # Unchecked: a GPU with a fault refuses this as well, and what told of the fault is on its way already.
+        self._cudart.cudaSetDevice(entered)
 
     def memory_info(self) -> tuple[int, int]:
         """Return (free, total) bytes of the current GPU."""

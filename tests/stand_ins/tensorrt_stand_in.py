@@ -120,10 +120,27 @@ def _require_initialized(thing: Any, kind: type) -> None:
         raise TypeError(f"expected a {kind.__name__} whose __init__ was called, got {type(thing).__name__}")
 
 
-def get_plugin_registry() -> Any:
-    raise MisuseError(
-        "this stand-in runs no plugins of TensorRT: its engines are for engines without a sidecar's 'plugins'"
-    )
+class _PluginRegistry:
+    """Knows the project's two plugins once any library is loaded."""
+
+    def __init__(self) -> None:
+        #: What was loaded, for tests.
+        self.loaded: list[str] = []
+
+    def load_library(self, plugin_path: str) -> object:
+        self.loaded.append(plugin_path)
+        return object()
+
+    def get_creator(self, type: str, version: str, plugin_namespace: str = "") -> object | None:
+        known = self.loaded and type in ("DeformConv2d", "DeformRoIPool2d") and plugin_namespace == "dcn_deploy"
+        return object() if known else None
+
+
+_registry = _PluginRegistry()
+
+
+def get_plugin_registry() -> _PluginRegistry:
+    return _registry
 
 
 def serialize(

@@ -1,0 +1,3 @@
+"""A stand-in for pycuda: see ``driver.py``."""
+
+VERSION_TEXT = "stand-in"
