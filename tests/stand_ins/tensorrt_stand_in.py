@@ -205,6 +205,7 @@ class ICudaEngine:
         self._model = onnx.ModelProto.FromString(base64.b64decode(description["model"]))
         self._inputs = {spec.name: spec for spec in onnx_model.input_specs(self._model)}
         self._outputs = {value.name: onnx_model.tensor_spec(value) for value in self._model.graph.output}
+        self._runner: Any = None
         #: Contexts that were made, for tests.
         self.contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
 
@@ -262,6 +263,16 @@ class ICudaEngine:
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
+
+    def compute(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what the engine does, on the host; for contexts."""
+        if self._runner is None:
+            from dcn_deploy import runtime
+
+            options = runtime.RunnerOptions(threads=1, spinning=False)
+            self._runner = runtime.create("onnxruntime", self._model, options=options)
+            self._runner.activate()
+        return self._runner.infer(feed)
 
     def _spec(self, name: str) -> Any:
         if name not in self._inputs and name not in self._outputs:
@@ -481,11 +492,7 @@ class IExecutionContext:
         return self._shapes.get(name, tuple(self._engine.get_tensor_shape(name)))
 
     def _compute(self, feed: Mapping[str, Any]) -> dict[str, Any]:
-        from dcn_deploy import runtime
-
-        options = runtime.RunnerOptions(threads=1, spinning=False)
-        with runtime.create("onnxruntime", self._engine._model, options=options) as runner:
-            return runner.infer(feed)
+        return self._engine.compute(feed)
 
     def _refuse(self, text: str) -> bool:
         self._engine._logger.log(ILogger.Severity.ERROR, text)
