@@ -90,7 +90,7 @@ def test_shapes_of_several_profiles(graph: bool, backend: str, write: Any, doubl
             np.testing.assert_array_equal(results["y"], np.maximum(2 * x, 0))
             assert 0 < runner.device_seconds < 1
         # One context a profile, used again.
-        contexts = list(stand_in_engine(runner).contexts)
+        contexts = list(stand_in_engine(runner)._contexts)
         assert sorted(context.active_optimization_profile for context in contexts) == [0, 1]
 
 
@@ -226,7 +226,7 @@ def test_tensorrt_rtx_records_graphs_itself(stand_ins: Any, tmp_path: Path, doub
         with start("tensorrt-rtx", engine, cuda_graph=graph) as runner:
             for _ in range(3):
                 runner.infer({"x": array(rng, 2, 4)})
-            assert [context.records for context in stand_in_engine(runner).contexts] == [graph]
+            assert [context._records for context in stand_in_engine(runner)._contexts] == [graph]
     assert stand_ins.machine.launches == 0
 
 

@@ -207,7 +207,7 @@ class ICudaEngine:
         self._outputs = {value.name: onnx_model.tensor_spec(value) for value in self._model.graph.output}
         self._runner: Any = None
         #: Contexts that were made, for tests.
-        self.contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
+        self._contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
 
     @property
     def num_io_tensors(self) -> int:
@@ -258,13 +258,13 @@ class ICudaEngine:
         except MemoryError:
             self._logger.log(ILogger.Severity.ERROR, "createExecutionContext: out of memory")
             return None
-        self.contexts.add(context)
+        self._contexts.add(context)
         return context
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
 
-    def compute(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+    def _infer(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """Do what the engine does, on the host; for contexts."""
         if self._runner is None:
             from dcn_deploy import runtime
@@ -338,7 +338,7 @@ class IExecutionContext:
         self._engine = engine
         self._strategy = strategy
         #: Whether it records graphs itself, for tests.
-        self.records = records
+        self._records = records
         self.profiler: Any = None
         self._memory = 0
         self._profile = 0
@@ -492,7 +492,7 @@ class IExecutionContext:
         return self._shapes.get(name, tuple(self._engine.get_tensor_shape(name)))
 
     def _compute(self, feed: Mapping[str, Any]) -> dict[str, Any]:
-        return self._engine.compute(feed)
+        return self._engine._infer(feed)
 
     def _refuse(self, text: str) -> bool:
         self._engine._logger.log(ILogger.Severity.ERROR, text)
