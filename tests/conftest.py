@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +188,17 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh folder that is the working directory during the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The stand-ins in place of cuda-bindings, TensorRT and TensorRT-RTX; gives that of CUDA.
+
+    After the test nothing may be left on its GPU, whatever happened.
+    """
+    import engine_files
+
+    cuda = engine_files.use_stand_ins(monkeypatch)
+    yield cuda
+    engine_files.forget_stand_ins()
+    assert cuda.left_over() == []

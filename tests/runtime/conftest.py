@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -103,17 +103,3 @@ def relative_error() -> Callable[[Any, Any], float]:
         return float(np.linalg.norm(actual - reference) / np.linalg.norm(reference))
 
     return error
-
-
-@pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The stand-ins in place of cuda-bindings, TensorRT and TensorRT-RTX; gives that of CUDA.
-
-    After the test nothing may be left on its GPU, whatever happened.
-    """
-    import engine_files
-
-    cuda = engine_files.use_stand_ins(monkeypatch)
-    yield cuda
-    engine_files.forget_stand_ins()
-    assert cuda.left_over() == []
