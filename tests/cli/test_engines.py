@@ -1,4 +1,4 @@
-"""``validate`` and ``profile`` on engines, end to end over stand-ins; what they say where TensorRT or a GPU is missing."""
+"""``validate`` and ``profile`` on engines, end to end over stand-ins; what they say where something is missing."""
 
 from __future__ import annotations
 
