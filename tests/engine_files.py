@@ -65,7 +65,7 @@ def write_engine(
     import tensorrt_stand_in as stand_in
 
     from dcn_deploy.runtime import onnx_model
-    from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, file_hash, origins_of
+    from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, NodeOrigin, deformable, file_hash
 
     content = stand_in.serialize(model, profiles, **engine)
     path.write_bytes(content)
@@ -85,7 +85,10 @@ def write_engine(
         "profiles": tuple(
             {name: tuple(tuple(shape) for shape in range_) for name, range_ in profile.items()} for profile in profiles
         ),
-        "nodes": origins_of(model),
+        "nodes": deformable(
+            NodeOrigin(node.name, node.op_type, node.domain, {entry.key: entry.value for entry in node.metadata_props})
+            for node in model.graph.node
+        ),
         "device": Device("Stand-in 0", (8, 9)),
         "engine_sha256": hashlib.sha256(content).hexdigest(),
         "engine_bytes": len(content),

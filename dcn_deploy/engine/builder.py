@@ -20,7 +20,7 @@ from dcn_deploy.engine.progress import Advance, Progress, monitor
 from dcn_deploy.engine.shapes import Profile, check_profiles
 from dcn_deploy.errors import BackendError, InvalidArgumentError, describe
 from dcn_deploy.runtime import tensorrt_api
-from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, Range, file_hash, text
+from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, Range, deformable, file_hash, text
 from dcn_deploy.runtime.tensorrt_api import Api, Messages, PluginLibrary
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ class EngineBuilder(ABC):
             build_seconds=round(seconds, 3),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             options=self.options.to_json(),
+            nodes=deformable(prepared.nodes()),
             device=device,
             capabilities=self.options.capabilities,
             hardware_compatibility=self.options.hardware_compatibility,

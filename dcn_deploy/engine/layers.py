@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from dcn_deploy.runtime import gpu
+from dcn_deploy.runtime.engine_layers import layers_of
 from dcn_deploy.runtime.engine_metadata import Device
 from dcn_deploy.runtime.tensorrt_api import Api
 
@@ -30,11 +30,4 @@ def inspect(api: Api, plan: Any, device: Device | None) -> tuple[tuple[dict[str,
             # An engine for other GPUs than this machine's, say: it was built all the same.
             said = "; ".join(messages.errors) or "no reason given"
             return None, f"not listed: this machine's GPU does not load the engine ({' '.join(said.split())})"
-        inspector = engine.create_engine_inspector()
-        report = inspector.get_engine_information(api.trt.LayerInformationFormat.JSON)
-    return tuple(_as_dict(layer) for layer in json.loads(report).get("Layers", [])), ""
-
-
-def _as_dict(layer: Any) -> dict[str, Any]:
-    """A layer of an engine that keeps names alone is a string."""
-    return dict(layer) if isinstance(layer, dict) else {"Name": str(layer)}
+        return tuple(map(dict, layers_of(api, engine))), ""

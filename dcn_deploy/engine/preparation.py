@@ -8,12 +8,13 @@ would mistake for another is refused here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import InvalidModelError, UnsupportedError, describe
+from dcn_deploy.runtime.engine_metadata import NodeOrigin
 from dcn_deploy.runtime.runner import TensorSpec
 from dcn_deploy.runtime.tensorrt_api import Package
 from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN, OPERATORS, OperatorSchema
@@ -63,6 +64,11 @@ class Prepared:
         """
         self.inputs = tuple(replace(spec, dtype=dtypes.get(spec.name, spec.dtype)) for spec in self.inputs)
         self.outputs = tuple(replace(spec, dtype=dtypes.get(spec.name, spec.dtype)) for spec in self.outputs)
+
+    def nodes(self) -> Iterator[NodeOrigin]:
+        """Yield name, type, domain and metadata of each node of the graph."""
+        for node in self.model.graph:
+            yield NodeOrigin(node.name or "", node.op_type, node.domain, dict(node.metadata_props))
 
     def write(self, folder: Path) -> Path:
         """Write the network for the parser and return its path."""

@@ -37,9 +37,7 @@ class TensorRtBuilder(EngineBuilder):
     def prepare_registry(self, prepared: Prepared) -> PluginLibrary | None:
         """Load the project's plugins, or TensorRT's own for the form standard."""
         if prepared.form == "standard":
-            register = getattr(self.api.trt, "init_libnvinfer_plugins", None)
-            if register is not None:
-                register(self.api.logger, "")
+            self.api.register_stock_plugins()
         return self.api.load_plugins() if prepared.has_plugins else None
 
     def configure(self, config: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DOMAIN
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
 
 #: Version of the sidecar's format: raised when a field changes its meaning.
 FORMAT = 1
@@ -303,13 +302,13 @@ class EngineMetadata:
         return None
 
 
-def origins_of(model: onnx.ModelProto) -> tuple[NodeOrigin, ...]:
-    """Return the deformable nodes of a model, in any of the three forms, and the parts of decomposed ones."""
+def deformable(nodes: Iterable[NodeOrigin]) -> tuple[NodeOrigin, ...]:
+    """Return those of a graph's nodes that are deformable, in any of the three forms, or parts of decomposed ones."""
     origins = []
-    for node in model.graph.node:
-        ours = {entry.key: entry.value for entry in node.metadata_props if entry.key.startswith(f"{DOMAIN}.")}
+    for node in nodes:
+        ours = {key: value for key, value in node.metadata.items() if key.startswith(f"{DOMAIN}.")}
         if ours or node.domain == DOMAIN or (node.domain in _STANDARD and node.op_type in BY_STANDARD_OP_TYPE):
-            origins.append(NodeOrigin(node.name, node.op_type, node.domain, ours))
+            origins.append(replace(node, metadata=ours))
     return tuple(origins)
 
 

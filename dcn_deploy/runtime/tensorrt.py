@@ -101,9 +101,11 @@ class EngineRunner(ModelRunner):
         self._outputs = specs_of(self._tensors, outputs, inputs=False, profiles=())
 
     def _load_plugins(self) -> str | None:
-        """Load the plugin library where the engine calls it; return its version."""
+        """Put the plugins that the engine may call into the registry; return the version of the project's own."""
         if not self._api.package.takes_plugins:
             return None
+        if self._metadata is None or self._metadata.form == "standard":
+            self._api.register_stock_plugins()
         if self._metadata is not None:
             return self._api.load_plugins().version if self._metadata.plugins is not None else None
         # Whether the engine needs it is not known; if it does, TensorRT says so.

@@ -194,6 +194,12 @@ class Api:
         """The process-wide plugin registry."""
         return self.trt.get_plugin_registry()
 
+    def register_stock_plugins(self) -> None:
+        """Put TensorRT's own plugins into the registry, which the form standard needs; nothing where it has none."""
+        register = getattr(self.trt, "init_libnvinfer_plugins", None)
+        if register is not None:
+            register(self.logger, "")
+
     def load_plugins(self) -> PluginLibrary:
         """Load the project's plugin library into the registry, once a process.
 

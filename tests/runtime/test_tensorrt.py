@@ -517,6 +517,16 @@ def test_a_plugin_library_that_is_not_built(
         pass
 
 
+def test_tensorrts_own_plugins_are_registered_for_the_form_standard(
+    tmp_path: Path, stand_ins: Any, double: Any
+) -> None:
+    stand_in = importlib.import_module("tensorrt_stand_in")
+    for form, registered in (("plugin", []), (None, []), ("standard", [""])):
+        engine = engine_files.write_engine(tmp_path / "a.engine", double, PROFILES, sidecar={"form": form})
+        with start("tensorrt", engine):
+            assert stand_in._stock_plugins == registered
+
+
 # Times of the layers.
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "TensorIOMode",
     "TensorLocation",
     "get_plugin_registry",
+    "init_libnvinfer_plugins",
 ]
 
 __version_tensorrt__ = "10.14.1.48"
@@ -137,6 +138,14 @@ class _PluginRegistry:
 
 
 _registry = _PluginRegistry()
+#: Namespaces for which TensorRT's own plugins were asked for, for tests.
+_stock_plugins: list[str] = []
+
+
+def init_libnvinfer_plugins(logger: ILogger, namespace: str) -> bool:
+    _require_initialized(logger, ILogger)
+    _stock_plugins.append(namespace)
+    return True
 
 
 def get_plugin_registry() -> _PluginRegistry:
