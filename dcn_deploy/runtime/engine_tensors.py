@@ -8,23 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import InvalidArgumentError, UnsupportedError, describe
-from dcn_deploy.runtime.engine_metadata import Range
+from dcn_deploy.runtime.engine_metadata import Range, numpy_dtype
 from dcn_deploy.runtime.runner import TensorSpec
+from dcn_deploy.runtime.tensorrt_api import DTYPES
 
 if TYPE_CHECKING:
     import numpy as np
-
-# Element types by TensorRT's names. NumPy has none for the rest (FP8, FP4, INT4, E8M0).
-_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
 
 
 @dataclass(frozen=True)
@@ -84,23 +73,16 @@ def tensors_of(trt: Any, engine: Any) -> tuple[EngineTensor, ...]:
 
 
 def _dtype(name: str, what: str) -> np.dtype[Any]:
-    import numpy as np
-
-    if name not in _DTYPES:
+    if name not in DTYPES:
         raise UnsupportedError(
             describe(
                 f"element type of {what}",
-                expected=f"one of {', '.join(_DTYPES)}",
+                expected=f"one of {', '.join(DTYPES)}",
                 actual=name,
                 remedy="End the network with a Cast to one of these.",
             )
         )
-    if name == "BF16":
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    return np.dtype(_DTYPES[name])
+    return numpy_dtype(DTYPES[name])
 
 
 def specs_of(
