@@ -372,7 +372,7 @@ _BINDINGS = (
     ("dcn_deploy.runtime.pycuda", "PyCuda"),
 )
 
-_HOW_TO_INSTALL = "pip install 'dcn-deploy[gpu]'"
+_HOW_TO_INSTALL = "pip install cuda-bindings"
 
 
 def find_binding(purpose: str) -> Binding:

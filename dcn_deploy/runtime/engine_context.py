@@ -42,7 +42,7 @@ class EngineContext:
         context: an ``IExecutionContext``, fresh; this object owns it.
         device: the GPU.
         tensors: of the engine.
-        profile: index of the profile.
+        profile: index of the profile; None if there is only one.
         graph: whether to record the network's work and replay it.
 
     Attributes:
@@ -53,7 +53,14 @@ class EngineContext:
     """
 
     def __init__(
-        self, api: Api, context: Any, device: Device, tensors: Sequence[EngineTensor], profile: int, *, graph: bool
+        self,
+        api: Api,
+        context: Any,
+        device: Device,
+        tensors: Sequence[EngineTensor],
+        profile: int | None,
+        *,
+        graph: bool,
     ) -> None:
         self.seconds: float | None = None
         self._api = api
@@ -70,7 +77,8 @@ class EngineContext:
         self._stream = device.stream()
         self._start, self._end = device.event(), device.event()
         try:
-            self._select(profile)
+            if profile is not None:
+                self._select(profile)
         except BaseException:
             self.free()
             raise
@@ -128,9 +136,6 @@ class EngineContext:
         self._places, self._allocators = {}, {}
 
     def _select(self, profile: int) -> None:
-        # A new context has profile 0, and selecting it again would cost a re-allocation.
-        if self._context.active_optimization_profile == profile:
-            return
         what = f"profile {profile} of the engine cannot be used"
         with self._refusing(what) as messages:
             if not self._context.set_optimization_profile_async(profile, self._stream.handle):

@@ -290,17 +290,6 @@ class EngineMetadata:
     def _again(self, backend: str) -> str:
         return f"build the engine again: dcn-deploy build {self.source} --backend {backend}"
 
-    def profile_for(self, shapes: Mapping[str, Sequence[int]]) -> int | None:
-        """Return the index of the first profile that holds the given shapes; None if none does.
-
-        Args:
-            shapes: shape of each input.
-        """
-        for index, profile in enumerate(self.profiles):
-            if all(_within(shapes[name], range_) for name, range_ in profile.items() if name in shapes):
-                return index
-        return None
-
 
 def deformable(nodes: Iterable[NodeOrigin]) -> tuple[NodeOrigin, ...]:
     """Return those of a graph's nodes that are deformable, in any of the three forms, or parts of decomposed ones."""
@@ -376,11 +365,6 @@ def capability_of(written: str) -> Capability:
 
 def _rebuild(reason: str) -> str:
     return f"If {reason}, build the engine again with dcn-deploy build, or remove the .json file."
-
-
-def _within(shape: Sequence[int], range_: Range) -> bool:
-    low, _, high = range_
-    return len(shape) == len(low) and all(a <= x <= b for a, x, b in zip(low, shape, high, strict=True))
 
 
 def _range(values: Mapping[str, Sequence[int]]) -> Range:

@@ -134,9 +134,13 @@ class EngineRunner(ModelRunner):
 
     def _create_context(self) -> Any:
         """Return a new ``IExecutionContext``, or None if TensorRT cannot make one."""
-        # Else each context takes the memory of the most demanding profile.
-        strategy = self._api.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
-        return self._engine.create_execution_context(strategy)
+        return self._engine.create_execution_context(self._allocation)
+
+    @property
+    def _allocation(self) -> Any:
+        """How a context comes by its memory: that of its profile, rather than of the most demanding one."""
+        strategies = self._api.trt.ExecutionContextAllocationStrategy
+        return strategies.ON_PROFILE_CHANGE if len(self._profiles) > 1 else strategies.STATIC
 
     def _context(self, profile: int) -> EngineContext:
         if profile in self._contexts:
@@ -150,7 +154,8 @@ class EngineRunner(ModelRunner):
             context.profiler = self._profiler
         # Layers are timed one by one, which a graph has none of.
         graph = self.options.cuda_graph and not self.records_graphs and self._profiler is None
-        made = EngineContext(self._api, context, self._device, self._tensors, profile, graph=graph)
+        chosen = profile if len(self._profiles) > 1 else None
+        made = EngineContext(self._api, context, self._device, self._tensors, chosen, graph=graph)
         self._contexts[profile] = made
         return made
 
@@ -216,7 +221,7 @@ class TensorRtRtxRunner(EngineRunner):
     def _create_context(self) -> Any:
         trt = self._api.trt
         config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
+        config.set_execution_context_allocation_strategy(self._allocation)
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self.options.cuda_graph and self._profiler is None:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

@@ -147,6 +147,26 @@ def test_no_garbage_collection_while_timing(world: World) -> None:
     assert gc.isenabled()
 
 
+def test_times_on_the_device_are_asked_for_after_each_timed_call(world: World) -> None:
+    asked: list[int] = []
+
+    def always() -> float:
+        # Nothing has come since the call that was timed.
+        assert world.log[-1][0] == "a"
+        asked.append(world.now)
+        return world.now * 1e-9
+
+    samples = world.measure(
+        {name: world.engine(name, lambda call: 1.0) for name in ("a", "b", "c")},
+        Method(runs=3, warmup=0),
+        device_seconds={"a": always, "b": lambda: None if len(asked) == 3 else 1.0},
+    )
+    assert samples["a"].device_seconds == tuple(now * 1e-9 for now in asked)
+    assert len(asked) == 3
+    # A device that tells of some calls alone tells of none.
+    assert samples["b"].device_seconds == samples["c"].device_seconds == ()
+
+
 def test_progress(world: World) -> None:
     steps: list[Any] = []
     engine = world.engine("a", lambda calls: 0.001)

@@ -152,10 +152,3 @@ def test_another_plugin_library_is_refused(metadata: EngineMetadata, engine: Pat
     with pytest.raises(BackendError, match=r"plugin library .*: expected dcn_deploy 3\.2\.1, got 3\.3\.0\. Build"):
         metadata.check(engine, plugins="3.3.0")
     replace(metadata, plugins=None).check(engine, plugins="3.3.0")
-
-
-def test_the_profile_that_fits_is_found(metadata: EngineMetadata) -> None:
-    assert metadata.profile_for({"image": (2, 3, 65, 64), "rois": (0, 5)}) == 0
-    assert metadata.profile_for({"image": (16, 3, 64, 64), "rois": (100, 5)}) == 1
-    assert metadata.profile_for({"image": (16, 3, 64, 64), "rois": (0, 5)}) is None
-    assert metadata.profile_for({"image": (2, 3, 64), "rois": (1, 5)}) is None

@@ -6,6 +6,7 @@ On a GPU they have not run yet.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from dcn_deploy.errors import (
     ModelSourceError,
     UnsupportedError,
 )
-from dcn_deploy.runtime import RunnerOptions, engine_metadata
+from dcn_deploy.runtime import RunnerOptions, engine_metadata, tensorrt_api
 from dcn_deploy.runtime.engine_metadata import Device
 
 BACKENDS = ("tensorrt", "tensorrt-rtx")
@@ -365,6 +366,23 @@ def test_intermediates_are_refused(backend: str, write: Any, double: Any) -> Non
         start(backend, write(double, PROFILES), keep_intermediates=True).activate()
 
 
+def test_the_real_tensorrt_rtx_refuses_what_is_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The first steps with the real package, which need no GPU: runtime, logger, and what it says."""
+    real = importlib.import_module("tensorrt_rtx")
+    request.getfixturevalue("stand_ins")
+    api = tensorrt_api.Api(tensorrt_api.PACKAGES["tensorrt-rtx"], real)
+    monkeypatch.setattr(tensorrt_api, "_loaded", {"tensorrt-rtx": api})
+    path = tmp_path / "odd.engine"
+    path.write_bytes(b"vtrt" + bytes(200))
+    with pytest.raises(
+        BackendError,
+        match=rf"^TensorRT-RTX {re.escape(real.__version__)}: it cannot load the engine 'odd\.engine': \w.*",
+    ):
+        start("tensorrt-rtx", path).activate()
+
+
 # What is missing.
 
 
@@ -411,7 +429,7 @@ def test_no_package_for_device_memory(backend: str, write: Any, double: Any, mon
     engine = write(double, PROFILES)
     with pytest.raises(
         MissingDependencyError,
-        match=rf"'{backend}' cannot run here: the package 'cuda-bindings' or 'pycuda', neither .*; pip install",
+        match=rf"'{backend}' cannot run here: the package 'cuda-bindings' or 'pycuda', neither .*; pip install cuda",
     ):
         start(backend, engine).activate()
 

@@ -351,6 +351,7 @@ class IExecutionContext:
         self.profiler: Any = None
         self._memory = 0
         self._profile = 0
+        self._selected = engine.num_optimization_profiles == 1
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._output_shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -385,6 +386,7 @@ class IExecutionContext:
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
             return self._refuse(f"setOptimizationProfileAsync: there is no profile {profile_index}")
         self._profile = profile_index
+        self._selected = True
         self._shapes, self._run_with = {}, None
         if self._strategy is ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE:
             self._allocate()
@@ -393,6 +395,8 @@ class IExecutionContext:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if name not in self._engine._inputs:
             raise MisuseError(f"'{name}' is no input")
+        if not self._selected:
+            raise MisuseError("no profile was selected, of several")
         if not isinstance(shape, tuple) or not all(isinstance(extent, int) for extent in shape):
             raise TypeError("set_input_shape(): incompatible function arguments")
         low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
