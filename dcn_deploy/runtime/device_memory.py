@@ -433,5 +433,7 @@ def what_is_missing() -> tuple[str, str] | None:
     try:
         count = binding.device_count()
     except BackendError as error:
-        return f"no usable NVIDIA driver ({str(error).rstrip('.')})", remedy
+        # Its own remedy is for those who have a driver.
+        reason = str(error).removeprefix("CUDA: ").partition(". ")[0]
+        return f"no usable NVIDIA driver ({reason})", remedy
     return ("the NVIDIA driver finds no GPU", remedy) if count == 0 else None

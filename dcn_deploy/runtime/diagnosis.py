@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from dcn_deploy._lazy import require
 from dcn_deploy._libraries import LIBRARIES, library_path
-from dcn_deploy.errors import DcnDeployError, LibraryNotBuiltError
+from dcn_deploy.errors import DcnDeployError, LibraryNotBuiltError, MissingDependencyError
 from dcn_deploy.runtime.backends import BACKENDS, availability, create
+from dcn_deploy.runtime.device_memory import find_binding
 from dcn_deploy.runtime.processor import cpu_features, cpu_model, usable_cpus
 from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DEFORM_CONV2D, DEFORM_ROI_POOL2D, OperatorSchema
 
@@ -378,6 +379,13 @@ def _gpu() -> Iterator[Finding]:
     ):
         found = _package(_Package(package, purpose, remedy))
         yield Finding("gpu", package, found.status, found.detail, found.remedy)
+    try:
+        binding = find_binding("running engines")
+    except MissingDependencyError as error:
+        detail, _, remedy = str(error).partition(" Install it: ")
+        yield Finding("gpu", "device memory", "missing", detail, remedy)
+    else:
+        yield Finding("gpu", "device memory", "ok", f"{binding.package} {binding.version}")
 
 
 def _backends() -> Iterator[Finding]:

@@ -221,21 +221,30 @@ class EngineMetadata:
         """
         name = Path(engine).name
         self._check_file(Path(engine))
-        if backend is not None and backend != self.backend:
-            raise InvalidArgumentError(
-                describe(
-                    f"backend of the engine '{name}'",
-                    expected=self.backend,
-                    actual=backend,
-                    remedy=f"Run it with --backend {self.backend}, or {self._again(backend)}.",
-                )
-            )
+        if backend is not None:
+            self.check_backend(engine, backend)
         if version is not None:
             self._check_version(name, version)
         if device is not None:
             self._check_device(name, device)
         if plugins is not None and self.plugins is not None and plugins != self.plugins:
             self._refuse(f"plugin library of the engine '{name}'", f"dcn_deploy {self.plugins}", plugins)
+
+    def check_backend(self, engine: str | os.PathLike[str], backend: str) -> None:
+        """Refuse an engine for another backend.
+
+        Raises:
+            InvalidArgumentError: with the one that it is for.
+        """
+        if backend != self.backend:
+            raise InvalidArgumentError(
+                describe(
+                    f"backend of the engine '{Path(engine).name}'",
+                    expected=self.backend,
+                    actual=backend,
+                    remedy=f"Run it with --backend {self.backend}, or {self._again(backend)}.",
+                )
+            )
 
     def _check_file(self, engine: Path) -> None:
         sha256, size = file_hash(engine)

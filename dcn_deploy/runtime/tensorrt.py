@@ -74,13 +74,16 @@ class EngineRunner(ModelRunner):
                     remedy=f"Build it: dcn-deploy build model.onnx -o {path} --backend {self.backend}.",
                 )
             )
+        self._metadata = engine_metadata.read(path)
+        if self._metadata is not None:
+            # Before the package, which for an engine of the other one need not be there.
+            self._metadata.check_backend(path, self.backend)
         purpose = f"the backend '{self.backend}'"
         self._api = tensorrt_api.load(self.backend, purpose)
         missing = what_is_missing()
         if missing is not None:
             kind = MissingDependencyError if missing[1].startswith("pip ") else BackendError
             raise kind(f"{purpose} cannot run here: {missing[0]}; {missing[1]}.")
-        self._metadata = engine_metadata.read(path)
         self._device = device_memory.open_device(self.options.device, purpose)
         if self.options.cuda_graph and not self.records_graphs:
             self._device.require_graphs()
@@ -89,7 +92,6 @@ class EngineRunner(ModelRunner):
             here = self._device.properties
             self._metadata.check(
                 path,
-                backend=self.backend,
                 version=self._api.version,
                 device=engine_metadata.Device(here.name, here.compute_capability),
                 plugins=plugins,

@@ -212,6 +212,18 @@ def test_doctor_finds_them(run: Any, backend: str) -> None:
     found = {row["part"]: row for row in content["findings"] if row["group"] == "backends"}
     assert found[backend]["status"] == "ok"
     assert "on an NVIDIA" in found[backend]["detail"]
+    parts = {row["part"]: row for row in content["findings"]}
+    assert (parts["device memory"]["status"], parts["device memory"]["detail"]) == ("ok", "cuda-bindings stand-in")
+
+
+def test_doctor_misses_a_package_for_device_memory(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dcn_deploy.runtime import device_memory
+
+    monkeypatch.setattr(device_memory, "_BINDINGS", ())
+    parts = {row["part"]: row for row in json.loads(run("doctor", "--json", "-").out)["findings"]}
+    assert parts["device memory"]["status"] == "missing"
+    assert "'cuda-bindings' or 'pycuda'" in parts["device memory"]["detail"]
+    assert parts["device memory"]["remedy"] == "pip install cuda-bindings"
 
 
 # Without them.

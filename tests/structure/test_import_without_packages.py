@@ -30,6 +30,8 @@ _BLOCKED = (
     "jinja2",
     "tensorrt",
     "tensorrt_rtx",
+    "cuda",
+    "pycuda",
 )
 
 #: What ``import dcn_deploy`` and its lazy packages must not load: NumPy takes a third of the time of ``--help``.
