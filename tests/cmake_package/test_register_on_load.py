@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -84,9 +85,14 @@ def version_of_headers(headers):
     return int(major)
 
 
-def _open(*words):
+def _open(*words, **environment):
     return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", _PROGRAM, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -128,10 +134,20 @@ def test_another_version_is_not_called(register, make_registry, version_of_heade
 
 
 def test_without_tensorrt_it_says_so(register, version_of_headers):
+    if _open(f"libnvinfer.so.{version_of_headers}").returncode == 0:
+        pytest.skip("TensorRT is installed here")
     done = _open(register)
     assert done.returncode == 0
-    wanted = f"expected TensorRT {version_of_headers} to be loaded in this process, found none. Load it first"
+    wanted = f"expected TensorRT {version_of_headers} in this process or where the loader looks, found none. Load it"
     assert wanted in done.stderr
+
+
+def test_it_looks_for_tensorrt_that_is_not_loaded_yet(register, make_registry, version_of_headers):
+    """Whoever opens plugins first and TensorRT afterwards gets the same one, if it is where the loader looks."""
+    registry = make_registry(version_of_headers * 10000)
+    done = _open(register, LD_LIBRARY_PATH=str(registry.parent))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"loadLibrary {register.parent / _PLUGINS}\n"
 
 
 @pytest.mark.parametrize(

@@ -25,17 +25,15 @@ namespace dcn_deploy {
 namespace tensorrt {
 namespace {
 
-// A function of the TensorRT that is loaded in this process; null if there is none. The loader
-// finds it by the name in its file, also where it was opened for its caller alone.
+// A function of the TensorRT of this process; null if there is none.
 template <typename Function>
-Function* loaded_function(const char* symbol) {
+Function* function_of_tensorrt(const char* symbol) {
   void* found = dlsym(RTLD_DEFAULT, symbol);
   if (found == nullptr) {
+    // Its caller may have opened it for itself alone, or not yet: the loader gives the one that is
+    // open, by the name in its file, and looks for one otherwise.
     const std::string name = "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR);
-    if (void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_NOLOAD)) {
-      found = dlsym(library, symbol);
-      dlclose(library);  // one reference less, its caller's is left
-    }
+    if (void* const library = dlopen(name.c_str(), RTLD_NOW)) found = dlsym(library, symbol);
   }
   return reinterpret_cast<Function*>(found);
 }
@@ -52,13 +50,13 @@ std::string plugin_library() {
 
 // Returns what went wrong; empty if nothing did.
 std::string register_plugins() {
-  const auto version = loaded_function<std::int32_t()>("getInferLibVersion");
-  const auto registry = loaded_function<nvinfer1::IPluginRegistry*()>("getPluginRegistry");
+  const auto version = function_of_tensorrt<std::int32_t()>("getInferLibVersion");
+  const auto registry = function_of_tensorrt<nvinfer1::IPluginRegistry*()>("getPluginRegistry");
   const std::string wanted = std::to_string(NV_TENSORRT_MAJOR);
   if (version == nullptr || registry == nullptr) {
     return "expected TensorRT " + wanted +
-           " to be loaded in this process, found none. Load it first, or hand " + kTensorRtLibrary +
-           " to its plugin registry.";
+           " in this process or where the loader looks, found none. Load it first, or hand " +
+           kTensorRtLibrary + " to its plugin registry.";
   }
   // Another version's registry has its functions in other places: none of them may be called.
   const std::string found = std::to_string(version() / 10000);
