@@ -53,6 +53,7 @@ PluginLibrary::PluginLibrary() {
   version_ = version();
   findings_ = symbol<const char* (*)()>(library, "dcn_deploy_host_findings");
   set_capturing_ = symbol<void (*)(bool)>(library, "dcn_deploy_host_set_capturing");
+  blocks_ = symbol<std::int64_t (*)()>(library, "dcn_deploy_host_blocks");
   kept_buffers_ = symbol<int (*)()>(library, "dcn_deploy_host_kept_buffers");
   std::int32_t count = 0;
   nvinfer1::IPluginCreatorInterface* const* all = get_creators(count);

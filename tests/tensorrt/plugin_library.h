@@ -34,6 +34,8 @@ class PluginLibrary {
   void set_capturing(bool capturing) const;
   // Buffers that the plugins keep now; -1 if that is not known.
   int kept_buffers() const;
+  // Blocks of all launches so far.
+  std::int64_t blocks() const { return blocks_ != nullptr ? blocks_() : 0; }
   bool is_rehearsal() const { return findings_ != nullptr; }
 
  private:
@@ -45,6 +47,7 @@ class PluginLibrary {
   const char* (*findings_)() = nullptr;
   void (*set_capturing_)(bool) = nullptr;
   int (*kept_buffers_)() = nullptr;
+  std::int64_t (*blocks_)() = nullptr;
 };
 
 using PluginPointer = std::unique_ptr<nvinfer1::IPluginV3>;

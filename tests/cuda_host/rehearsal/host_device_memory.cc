@@ -1,8 +1,10 @@
 // Memory that a TensorRT plugin keeps, where the host plays the device.
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 
+#include "host_device.h"
 #include "tensorrt/device_memory.h"
 
 namespace dcn_deploy {
@@ -46,6 +48,11 @@ extern "C" {
 // Buffers that plugins keep now.
 __attribute__((visibility("default"))) int dcn_deploy_host_kept_buffers() {
   return dcn_deploy::tensorrt::kept_buffers;
+}
+
+// Blocks of all launches so far, which tell one tile from another.
+__attribute__((visibility("default"))) std::int64_t dcn_deploy_host_blocks() {
+  return dcn_deploy::cuda::host::counters().blocks;
 }
 
 // Whether every stream is from now on one that a CUDA graph is made of. What is put on it is done
