@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 #: The type of the module itself.
 MODULE = "module"
 
-#: What expressions and parameters of our code are, by their text; the same name is the same thing everywhere.
+#: What expressions and parameters of our code are, by their text.
 KNOWN: Mapping[str, str] = {
     "trt": MODULE,
     "self.trt": MODULE,
@@ -35,6 +35,9 @@ KNOWN: Mapping[str, str] = {
     "tensor": "ITensor",
     "severity": "ILogger.Severity",
     "creator": "IPluginCreatorV3One",
+    "engine": "ICudaEngine",
+    "self._engine": "ICudaEngine",
+    "context": "IExecutionContext",
 }
 
 
@@ -220,11 +223,19 @@ class _Function(ast.NodeVisitor):
         return f"{self._path.name}, line {getattr(node, 'lineno', 0)}"
 
 
-def uses(bindings: Bindings, path: Path) -> list[Use]:
-    """Return everything that a file of ours takes of TensorRT, followed with the docstrings of ``bindings``."""
+def uses(bindings: Bindings, path: Path, differing: Mapping[str, str | None] = MappingProxyType({})) -> list[Use]:
+    """Return everything that a file of ours takes of TensorRT, followed with the docstrings of ``bindings``.
+
+    Args:
+        bindings: the package to follow with.
+        path: the file.
+        differing: what expressions are in this file, where :data:`KNOWN` says otherwise or nothing; None: no
+            concern of TensorRT's.
+    """
     found: list[Use] = []
+    known = {name: kind for name, kind in {**KNOWN, **differing}.items() if kind is not None}
     for function in _functions(ast.parse(path.read_text(encoding="utf-8"))):
-        follower = _Function(bindings, path, KNOWN)
+        follower = _Function(bindings, path, known)
         for statement in function.body:
             follower.visit(statement)
         found += follower.uses

@@ -15,18 +15,32 @@ import source_tree
 import tensorrt_bindings
 from tensorrt_bindings import Bindings, Use
 
-#: Files of ours that call TensorRT.
-FILES = (
-    "engine/builder.py",
-    "engine/layers.py",
-    "engine/parsing.py",
-    "engine/progress.py",
-    "engine/tensorrt.py",
-    "engine/tensorrt_rtx.py",
-    "runtime/tensorrt_api.py",
-)
-#: What only one of the packages has, and the code asks for only there or only if it is there.
-ONLY_RTX = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
+#: Files of ours that call TensorRT, and what expressions in them are that are something else elsewhere.
+FILES: dict[str, dict[str, str | None]] = {
+    "engine/builder.py": {},
+    "engine/layers.py": {},
+    "engine/parsing.py": {},
+    "engine/progress.py": {},
+    "engine/tensorrt.py": {},
+    "engine/tensorrt_rtx.py": {},
+    "runtime/engine_context.py": {"tensor": None, "self._context": "IExecutionContext"},
+    "runtime/engine_layers.py": {},
+    "runtime/engine_tensors.py": {"tensor": None},
+    "runtime/tensorrt.py": {"context": None},
+    "runtime/tensorrt_api.py": {},
+}
+#: What TensorRT-RTX alone has, and the code asks for only there.
+ONLY_RTX = {
+    "ComputeCapability",
+    "CudaGraphStrategy",
+    "DynamicShapesKernelSpecializationStrategy",
+    "cuda_graph_strategy",
+    "dynamic_shapes_kernel_specialization_strategy",
+    "num_compute_capabilities",
+    "set_compute_capability",
+}
+#: Names of the module that TensorRT lean leaves out of the full package: mostly what is for building and parsing.
+NOT_IN_LEAN = {"Builder", "OnnxParser", "NetworkDefinitionCreationFlag", "TensorFormat", "init_libnvinfer_plugins"}
 #: What neither package here has, so that only TensorRT itself could tell: nothing.
 UNCHECKED: set[str] = set()
 
@@ -43,7 +57,8 @@ def _paths() -> list[Path]:
 
 def _uses() -> list[Use]:
     rtx = Bindings(importlib.import_module("tensorrt_rtx"))
-    return [use for path in _paths() for use in tensorrt_bindings.uses(rtx, path)]
+    folder = source_tree.CHECKOUT / "dcn_deploy"
+    return [use for name, known in FILES.items() for use in tensorrt_bindings.uses(rtx, folder / name, known)]
 
 
 def test_the_list_of_files_is_complete() -> None:
@@ -56,7 +71,7 @@ def test_the_list_of_files_is_complete() -> None:
         for path in folder.glob("*.py")
         if "trt." in path.read_text(encoding="utf-8") or "api.trt" in path.read_text(encoding="utf-8")
     }
-    assert {name for name in naming if name.startswith("engine/")} <= set(FILES)
+    assert naming <= set(FILES)
 
 
 def test_every_use_exists(bindings: Bindings) -> None:
@@ -65,7 +80,7 @@ def test_every_use_exists(bindings: Bindings) -> None:
     for use in _uses():
         if bindings.class_of(use.owner) is None:
             continue  # lean has no builder
-        if bindings.name == "tensorrt_lean" and use.name in _BUILDING | ONLY_RTX:
+        if bindings.name == "tensorrt_lean" and use.name in NOT_IN_LEAN | ONLY_RTX:
             continue
         checked.add((use.owner, use.name))
         problem = bindings.problem(use)
@@ -74,10 +89,6 @@ def test_every_use_exists(bindings: Bindings) -> None:
     assert not problems, "\n".join(problems)
     expected = {("module", "Runtime"), ("module", "get_plugin_registry"), ("IPluginRegistry", "get_creator")}
     assert expected <= checked
-
-
-#: Names of the module that are for building or parsing: TensorRT lean has none of them.
-_BUILDING = {"Builder", "OnnxParser", "NetworkDefinitionCreationFlag", "init_libnvinfer_plugins"}
 
 
 def test_what_is_followed_is_what_the_code_does() -> None:
@@ -108,6 +119,10 @@ def test_what_is_followed_is_what_the_code_does() -> None:
         ("IBuilderConfig", "set_memory_pool_limit"),
         ("IBuilderConfig", "set_timing_cache"),
         ("ICudaEngine", "create_engine_inspector"),
+        ("ICudaEngine", "create_execution_context"),
+        ("ICudaEngine", "get_tensor_profile_shape"),
+        ("IExecutionContext", "execute_async_v3"),
+        ("IExecutionContext", "set_tensor_address"),
         ("INetworkDefinition", "get_input"),
         ("IOptimizationProfile", "set_shape"),
         ("IPluginRegistry", "load_library"),

@@ -11,7 +11,7 @@ import onnx
 import peers
 import pytest
 
-from dcn_deploy.export import convert
+from dcn_deploy.export import convert, infer_shapes
 from dcn_deploy.ops import reference
 
 # No kernel of ours: what is measured is the decomposition itself.
@@ -179,18 +179,36 @@ def test_static_graph_is_small_and_computes_no_shapes() -> None:
     assert len(v1.graph.node) == 12
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_no_coordinates_of_the_offsets_size_are_made(dynamic: bool) -> None:
+    """Rows and columns are added one after the other: a runtime that folds constants would keep their sum."""
+    model = peers.model(cases.by_name("size_7"), form="plugin", opset=18)
+    converted = infer_shapes(convert(with_dynamic_extents(model) if dynamic else model, "decomposed"))
+    adds = [node for node in converted.graph.node if node.name.endswith(("/position_y", "/position"))]
+    own = {tensor.name: list(tensor.dims) for tensor in converted.graph.initializer}
+    for value in converted.graph.value_info:
+        own[value.name] = [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+    assert [own[node.input[1]][-2:].count(1) for node in adds] == [1, 1]
+
+
 def test_layers_of_equal_geometry_share_their_coordinates() -> None:
     def shared(model: onnx.ModelProto) -> list[str]:
         return [n.name for n in model.graph.node if any(p.key == "dcn_deploy.shared" for p in n.metadata_props)]
 
+    def coordinates(model: onnx.ModelProto) -> set[str]:
+        adds = [node for node in model.graph.node if node.name.endswith(("/position_y", "/position"))]
+        return {node.input[1] for node in adds}
+
     case = cases.by_name("size_7")
     one = convert(peers.model(case, form="plugin", opset=18), "decomposed")
     three = convert(peers.model([case] * 3, form="plugin", opset=18), "decomposed")
-    assert len(shared(three)) == len(shared(one)) == 1
+    assert shared(three) == shared(one) == []  # of fixed extents they are constants
     assert len(three.graph.initializer) == len(one.graph.initializer)
 
     other = cases.Case("other", c=8, m=8, h=9, w=7, pad_top=1, pad_left=1, pad_bottom=1, pad_right=1)
-    assert len(shared(convert(peers.model([case, other], form="plugin", opset=18), "decomposed"))) == 2
+    both = coordinates(convert(peers.model([case, other], form="plugin", opset=18), "decomposed"))
+    # Of the second layer, the columns are the first one's.
+    assert len(both) == len(coordinates(one)) + 1
 
     dynamic = convert(with_dynamic_extents(peers.model(case, form="plugin", opset=18)), "decomposed")
     twice = peers.model([case] * 2, form="plugin", opset=18)

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import engine_networks
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from dcn_deploy.engine.preparation import prepare
+from dcn_deploy.runtime.tensorrt_api import PACKAGES
 
 Parse = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -94,3 +98,20 @@ def test_a_refusal_is_logged_with_the_nodes_name(
     assert "dcn_deploy: " not in done.stderr
     assert "parsed: False" in said
     assert "Could not create the plugin" in said
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_parser_reads_what_build_prepares(plugin_library: Path, tmp_path: Path, mask: bool, tf32: bool) -> None:
+    """With a mask and no bias an input is left out in the middle, which the parser itself has no place for."""
+    source = tmp_path / "source.onnx"
+    onnx.save(engine_networks.small_network(mask=mask), source)
+    prepared = prepare(source, PACKAGES["tensorrt"], tf32=tf32).write(tmp_path)
+    program = [sys.executable, str(Path(__file__).with_name("parser_program.py")), str(plugin_library), str(prepared)]
+    said = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False).stdout
+    assert "Successfully created plugin: DeformConv2d" in said
+    assert "plugin_namespace: dcn_deploy" in said
+    (node,) = (node for node in onnx.load(prepared).graph.node if node.domain == "dcn_deploy")
+    assert ("optional_inputs" in {attribute.name for attribute in node.attribute}) == mask
+    for attribute in node.attribute:
+        assert f"Attribute {attribute.name} not found" not in said

@@ -22,7 +22,7 @@ features are stored in; the sampled map is rounded to the features' type once, b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import UnsupportedError
@@ -186,8 +186,12 @@ def decompose(view: NodeView, inputs: Mapping[str, ir.Value], expansion: Expansi
         dtype=compute,
         shape=split_dims,
     )
-    centre, half = _centre_and_half(geometry, inputs, expansion, compute)
-    position = expansion.op("position", "Add", [delta, centre], dtype=compute, shape=split_dims)
+    # Each axis on its own: the sum of the two would be a constant of the offset's size in every engine, read in every
+    # run. An entry of one axis has zero for the other's, so this adds one number to each, exactly as the sum would.
+    axes = [_Axis(geometry, axis, inputs, expansion, compute) for axis in (0, 1)]
+    position = expansion.op("position_y", "Add", [delta, axes[0].centre()], dtype=compute, shape=split_dims)
+    position = expansion.op("position", "Add", [position, axes[1].centre()], dtype=compute, shape=split_dims)
+    half = _half(geometry, axes, expansion, compute)
     normalised = expansion.op("normalise", "Div", [position, half], dtype=compute, shape=split_dims)
     magnitude = expansion.op("magnitude", "Abs", [normalised], dtype=compute, shape=split_dims)
     near = expansion.op("near", "Less", [magnitude, expansion.scalar(2.0, compute)], dtype="bool", shape=split_dims)
@@ -326,31 +330,16 @@ def _run_time_extents(geometry: _Geometry, offset: ir.Value, expansion: Expansio
     )
 
 
-def _centre_and_half(
-    geometry: _Geometry, inputs: Mapping[str, ir.Value], expansion: Expansion, dtype: str
-) -> tuple[ir.Value, ir.Value]:
-    """Where the taps lie without offsets, counted from the middle of the map, and half the map's size.
-
-    Returns:
-        [kH, 2·kW, Ho, Wo] and [2·kW, 1, 1], the axis of 2·kW being (kW, [x, y]).
-    """
+def _half(geometry: _Geometry, axes: Sequence[_Axis], expansion: Expansion, dtype: str) -> ir.Value:
+    """Half the map's size: [2·kW, 1, 1], the axis of 2·kW being (kW, [x, y])."""
     import numpy as np
 
-    k_h, k_w = geometry.kernel
-    keys = (geometry.key(0), geometry.key(1))
-    axes = [_Axis(geometry, axis, inputs, expansion, dtype) for axis in (0, 1)]
-    centre = expansion.shared(
-        ("centre", dtype, *keys),
-        "Add",
-        [axis.centre() for axis in axes],
-        dtype=dtype,
-        shape=(k_h, 2 * k_w, *geometry.out),
-        named=None not in keys,
-    )
+    k_w = geometry.kernel[1]
     h, w = geometry.size
     if isinstance(h, int) and isinstance(w, int):
-        return centre, expansion.array(np.asarray([w / 2, h / 2] * k_w, dtype).reshape(2 * k_w, 1, 1))
-    half = expansion.shared(
+        return expansion.array(np.asarray([w / 2, h / 2] * k_w, dtype).reshape(2 * k_w, 1, 1))
+    keys = (geometry.key(0), geometry.key(1))
+    return expansion.shared(
         ("half", dtype, *keys),
         "Add",
         [axis.own_half() for axis in axes],
@@ -358,7 +347,6 @@ def _centre_and_half(
         shape=(2 * k_w, 1, 1),
         named=None not in keys,
     )
-    return centre, half
 
 
 class _Axis:
@@ -399,7 +387,7 @@ class _Axis:
         return (taps[:, None] * self._own.reshape(k_w, 2)).reshape(2 * k_w, 1, 1).astype(self._dtype)
 
     def centre(self) -> ir.Value:
-        """Axis 0: [kH, 2·kW, Ho, 1]; axis 1: [2·kW, 1, Wo]."""
+        """Where the taps lie without offsets, from the middle of the map: [kH, 2·kW, Ho, 1] or [2·kW, 1, Wo]."""
         import numpy as np
 
         expansion, stride = self._expansion, self._geometry.strides[self._axis]
