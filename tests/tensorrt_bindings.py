@@ -25,17 +25,25 @@ KNOWN: Mapping[str, str] = {
     "self.trt": MODULE,
     "api.trt": MODULE,
     "self.api.trt": MODULE,
+    "self._api.trt": MODULE,
     "self.registry": "IPluginRegistry",
     "api.registry": "IPluginRegistry",
+    "engine": "ICudaEngine",
+    "self._engine": "ICudaEngine",
+    "self._runtime": "Runtime",
+    "context": "IExecutionContext",
+    "self._context": "IExecutionContext",
     "builder": "Builder",
     "config": "IBuilderConfig",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
     "error": "ParserError",
-    "tensor": "ITensor",
     "severity": "ILogger.Severity",
     "creator": "IPluginCreatorV3One",
 }
+
+#: The same for names that are TensorRT's in one file alone.
+KNOWN_IN: Mapping[str, Mapping[str, str]] = {"parsing.py": {"tensor": "ITensor"}}
 
 
 @dataclass(frozen=True)
@@ -224,7 +232,7 @@ def uses(bindings: Bindings, path: Path) -> list[Use]:
     """Return everything that a file of ours takes of TensorRT, followed with the docstrings of ``bindings``."""
     found: list[Use] = []
     for function in _functions(ast.parse(path.read_text(encoding="utf-8"))):
-        follower = _Function(bindings, path, KNOWN)
+        follower = _Function(bindings, path, {**KNOWN, **KNOWN_IN.get(path.name, {})})
         for statement in function.body:
             follower.visit(statement)
         found += follower.uses

@@ -23,10 +23,24 @@ FILES = (
     "engine/progress.py",
     "engine/tensorrt.py",
     "engine/tensorrt_rtx.py",
+    "runtime/engine_context.py",
+    "runtime/engine_layers.py",
+    "runtime/engine_tensors.py",
+    "runtime/tensorrt.py",
     "runtime/tensorrt_api.py",
 )
 #: What only one of the packages has, and the code asks for only there or only if it is there.
-ONLY_RTX = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
+ONLY_RTX = {
+    "ComputeCapability",
+    "CudaGraphStrategy",
+    "DynamicShapesKernelSpecializationStrategy",
+    "cuda_graph_strategy",
+    "dynamic_shapes_kernel_specialization_strategy",
+    "num_compute_capabilities",
+    "set_compute_capability",
+}
+#: What TensorRT itself has and TensorRT lean leaves out, so that only TensorRT-RTX tells.
+NOT_IN_LEAN = {"EngineInspector", "TensorFormat"}
 #: What neither package here has, so that only TensorRT itself could tell: nothing.
 UNCHECKED: set[str] = set()
 
@@ -56,7 +70,7 @@ def test_the_list_of_files_is_complete() -> None:
         for path in folder.glob("*.py")
         if "trt." in path.read_text(encoding="utf-8") or "api.trt" in path.read_text(encoding="utf-8")
     }
-    assert {name for name in naming if name.startswith("engine/")} <= set(FILES)
+    assert naming <= set(FILES)
 
 
 def test_every_use_exists(bindings: Bindings) -> None:
@@ -65,7 +79,7 @@ def test_every_use_exists(bindings: Bindings) -> None:
     for use in _uses():
         if bindings.class_of(use.owner) is None:
             continue  # lean has no builder
-        if bindings.name == "tensorrt_lean" and use.name in _BUILDING | ONLY_RTX:
+        if bindings.name == "tensorrt_lean" and use.name in _BUILDING | ONLY_RTX | NOT_IN_LEAN:
             continue
         checked.add((use.owner, use.name))
         problem = bindings.problem(use)
@@ -108,6 +122,18 @@ def test_what_is_followed_is_what_the_code_does() -> None:
         ("IBuilderConfig", "set_memory_pool_limit"),
         ("IBuilderConfig", "set_timing_cache"),
         ("ICudaEngine", "create_engine_inspector"),
+        ("ICudaEngine", "create_execution_context"),
+        ("ICudaEngine", "create_runtime_config"),
+        ("ICudaEngine", "get_tensor_profile_shape"),
+        ("IExecutionContext", "execute_async_v3"),
+        ("IExecutionContext", "infer_shapes"),
+        ("IExecutionContext", "profiler"),
+        ("IExecutionContext", "set_input_shape"),
+        ("IExecutionContext", "set_optimization_profile_async"),
+        ("IExecutionContext", "set_output_allocator"),
+        ("IExecutionContext", "set_tensor_address"),
+        ("IRuntimeConfig", "cuda_graph_strategy"),
+        ("IRuntimeConfig", "set_execution_context_allocation_strategy"),
         ("INetworkDefinition", "get_input"),
         ("IOptimizationProfile", "set_shape"),
         ("IPluginRegistry", "load_library"),
@@ -117,6 +143,8 @@ def test_what_is_followed_is_what_the_code_does() -> None:
         ("OnnxParser", "supports_operator"),
         ("ParserError", "node_operator"),
         ("Runtime", "deserialize_cuda_engine"),
+        ("Runtime", "engine_host_code_allowed"),
+        ("TensorFormat", "LINEAR"),
     }
     here = [Bindings(importlib.import_module("tensorrt_rtx"))]
     unknown = {use.name for use in _uses() if all(each.member(use) is None for each in here)}
