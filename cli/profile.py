@@ -77,6 +77,12 @@ def command(
     ] = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
     nodes: Annotated[bool, typer.Option("--nodes/--no-nodes", help="Measure the share of deformable nodes.")] = True,
+    slowest: Annotated[
+        int,
+        typer.Option(
+            "--slowest", min=0, metavar="N", help="List the N nodes, or layers of an engine, that take longest."
+        ),
+    ] = 0,
     self_check: Annotated[
         bool,
         typer.Option("--self-check", help="Time the first engine against itself too; exit 1 if that is not 1 ± 0.05."),
@@ -102,6 +108,8 @@ def command(
     # Before minutes of measuring, not after.
     check_target(json_file, "--json")
     check_target(csv_file, "--csv")
+    if slowest and not nodes:
+        raise InvalidArgumentError(describe("--slowest", expected="nodes that are timed", actual="--no-nodes"))
     if inputs is not None and shape:
         raise InvalidArgumentError(
             describe("--shape and --inputs", expected="one of them: the file settles the shapes", actual="both")
@@ -136,7 +144,10 @@ def command(
     write_json(report, json_file)
     if csv_file is not None:
         write_text(report.to_csv(), csv_file, "--csv")
-    result_console(json_file, csv_file).print(report.to_table())
+    console = result_console(json_file, csv_file)
+    console.print(report.to_table())
+    if slowest:
+        console.print(report.slowest(slowest))
     if report.self_check is not None and not report.self_check.ok:
         raise typer.Exit(1)
 

@@ -13,32 +13,37 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 #: The type of the module itself.
 MODULE = "module"
 
-#: What expressions and parameters of our code are, by their text.
+#: What expressions and parameters of our code are, by their text; the same name is the same thing everywhere.
 KNOWN: Mapping[str, str] = {
     "trt": MODULE,
     "self.trt": MODULE,
     "api.trt": MODULE,
     "self.api.trt": MODULE,
+    "self._api.trt": MODULE,
     "self.registry": "IPluginRegistry",
     "api.registry": "IPluginRegistry",
+    "engine": "ICudaEngine",
+    "self._engine": "ICudaEngine",
+    "self._runtime": "Runtime",
+    "context": "IExecutionContext",
+    "self._context": "IExecutionContext",
     "builder": "Builder",
     "config": "IBuilderConfig",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
     "error": "ParserError",
-    "tensor": "ITensor",
     "severity": "ILogger.Severity",
     "creator": "IPluginCreatorV3One",
-    "engine": "ICudaEngine",
-    "self._engine": "ICudaEngine",
-    "context": "IExecutionContext",
 }
+
+#: The same for names that are TensorRT's in one file alone.
+KNOWN_IN: Mapping[str, Mapping[str, str]] = {"parsing.py": {"tensor": "ITensor"}}
 
 
 @dataclass(frozen=True)
@@ -223,19 +228,11 @@ class _Function(ast.NodeVisitor):
         return f"{self._path.name}, line {getattr(node, 'lineno', 0)}"
 
 
-def uses(bindings: Bindings, path: Path, differing: Mapping[str, str | None] = MappingProxyType({})) -> list[Use]:
-    """Return everything that a file of ours takes of TensorRT, followed with the docstrings of ``bindings``.
-
-    Args:
-        bindings: the package to follow with.
-        path: the file.
-        differing: what expressions are in this file, where :data:`KNOWN` says otherwise or nothing; None: no
-            concern of TensorRT's.
-    """
+def uses(bindings: Bindings, path: Path) -> list[Use]:
+    """Return everything that a file of ours takes of TensorRT, followed with the docstrings of ``bindings``."""
     found: list[Use] = []
-    known = {name: kind for name, kind in {**KNOWN, **differing}.items() if kind is not None}
     for function in _functions(ast.parse(path.read_text(encoding="utf-8"))):
-        follower = _Function(bindings, path, known)
+        follower = _Function(bindings, path, {**KNOWN, **KNOWN_IN.get(path.name, {})})
         for statement in function.body:
             follower.visit(statement)
         found += follower.uses

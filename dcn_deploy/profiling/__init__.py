@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dcn_deploy.profiling.deformable import DeformableShare as DeformableShare
+    from dcn_deploy.profiling.deformable import NodeSeconds as NodeSeconds
     from dcn_deploy.profiling.deformable import deformable_share as deformable_share
     from dcn_deploy.profiling.deformable import is_deformable as is_deformable
     from dcn_deploy.profiling.machine import describe_machine as describe_machine
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "DeformableShare": "deformable",
     "Method": "timing",
+    "NodeSeconds": "deformable",
     "PeakMemory": "memory",
     "Report": "report",
     "Row": "report",

@@ -12,6 +12,23 @@ from dcn_deploy.schema import BY_STANDARD_OP_TYPE, DOMAIN, OPERATORS
 
 
 @dataclass(frozen=True)
+class NodeSeconds:
+    """What one node, or one layer of an engine, takes of a run.
+
+    Attributes:
+        name: as the runtime calls it.
+        op_type: what the runtime executes.
+        deformable: whether it is a deformable operator or a part of one.
+        seconds: its time in one run.
+    """
+
+    name: str
+    op_type: str
+    deformable: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
 class DeformableShare:
     """Time of the deformable operators in one run.
 
@@ -20,12 +37,14 @@ class DeformableShare:
         seconds: their time in one run.
         total_seconds: time of all nodes in one run.
         by_op_type: time in one run of each op_type, longest first.
+        by_node: time in one run of each node, longest first.
     """
 
     nodes: int
     seconds: float
     total_seconds: float
     by_op_type: Mapping[str, float]
+    by_node: tuple[NodeSeconds, ...] = ()
 
     @property
     def share(self) -> float:
@@ -56,10 +75,12 @@ def deformable_share(nodes: Iterable[NodeTime], runs: int) -> DeformableShare:
     by_op_type: dict[str, float] = {}
     for node, seconds in times:
         by_op_type[node.op_type] = by_op_type.get(node.op_type, 0.0) + seconds
-    deformable = [seconds for node, seconds in times if is_deformable(node)]
+    nodes_seconds = [NodeSeconds(node.name, node.op_type, is_deformable(node), seconds) for node, seconds in times]
+    deformable = [node.seconds for node in nodes_seconds if node.deformable]
     return DeformableShare(
         nodes=len(deformable),
         seconds=sum(deformable),
         total_seconds=sum(seconds for _, seconds in times),
         by_op_type=dict(sorted(by_op_type.items(), key=lambda item: -item[1])),
+        by_node=tuple(sorted(nodes_seconds, key=lambda node: -node.seconds)),
     )

@@ -136,6 +136,7 @@ class Report:
                 "total_seconds": row.deformable.total_seconds,
                 "share": row.deformable.share,
                 "seconds_by_op_type": dict(row.deformable.by_op_type),
+                "seconds_by_node": [dataclasses.asdict(node) for node in row.deformable.by_node],
             }
         return {
             "name": row.name,
@@ -233,6 +234,31 @@ class Report:
                 _share(row),
             )
         return Group(table, *(Text(line) for line in self._remarks()))
+
+    def slowest(self, count: int) -> RenderableType:
+        """Return a rich table for each engine whose nodes were timed, with the ``count`` nodes that take longest."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        tables = []
+        for row in self.rows:
+            if row.deformable is None:
+                continue
+            nodes, total = row.deformable.by_node, row.deformable.total_seconds
+            title = f"{row.name}: the slowest {min(count, len(nodes))} of {len(nodes)} nodes"
+            table = Table(title=Text(title), title_justify="left")
+            for heading in ("node", "op"):
+                table.add_column(heading, overflow="fold")
+            for heading in ("ms", "share"):
+                table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column("deformable")
+            for node in nodes[:count]:
+                share = f"{100 * node.seconds / total:.1f} %" if total else "–"
+                mark = "yes" if node.deformable else ""
+                table.add_row(Text(node.name), Text(node.op_type), _milliseconds(node.seconds), share, mark)
+            tables.append(table)
+        return Group(*tables)
 
     def _remarks(self) -> list[str]:
         runs = self.rows[0].latency.count if self.rows else 0

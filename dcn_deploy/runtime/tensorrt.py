@@ -144,7 +144,7 @@ class EngineRunner(ModelRunner):
         strategies = self._api.trt.ExecutionContextAllocationStrategy
         return strategies.ON_PROFILE_CHANGE if len(self._profiles) > 1 else strategies.STATIC
 
-    def _context(self, profile: int) -> EngineContext:
+    def _prepared(self, profile: int) -> EngineContext:
         if profile in self._contexts:
             return self._contexts[profile]
         assert self._device is not None
@@ -165,11 +165,11 @@ class EngineRunner(ModelRunner):
         assert self._device is not None
         profile = choose_profile(self._profiles, {name: array.shape for name, array in feed.items()})
         with self._device.current():
-            context = self._context(profile)
+            prepared = self._prepared(profile)
             if self._recorder is not None:
                 self._recorder.begin()
-            results = context.run(feed, outputs)
-        self._last = context
+            results = prepared.run(feed, outputs)
+        self._last = prepared
         return results
 
     def _free(self) -> None:
@@ -177,8 +177,8 @@ class EngineRunner(ModelRunner):
         if self._device is not None:
             # Even where the GPU has a fault, so that what made it active comes through.
             with contextlib.suppress(BackendError), self._device.current():
-                for context in contexts.values():
-                    context.free()
+                for prepared in contexts.values():
+                    prepared.free()
                 # In the reverse order of their making, while the device is current.
                 self._profiler = self._engine = self._runtime = None
         self._profiler = self._engine = self._runtime = self._device = self._recorder = self._metadata = None

@@ -47,7 +47,7 @@ def _column(table: str, place: int = 1) -> list[str]:
 
 def test_profile_of_an_engine(engine: Path, backend: str, run: Any) -> None:
     """Nothing but the file is given: backend and shapes come from its sidecar."""
-    result = run("profile", engine, "--runs", "2", "--warmup", "1", "--json", "-")
+    result = run("profile", engine, "--runs", "2", "--warmup", "1", "--slowest", "1", "--json", "-")
     assert result.status == 0, result.err
     content = json.loads(result.out)
     assert content["inputs"] == {"x": [3, 2, 6, 7]}
@@ -61,6 +61,8 @@ def test_profile_of_an_engine(engine: Path, backend: str, run: Any) -> None:
     assert row["peak_memory"]["gpu_bytes"] == 4096 + 4 * 3 * 2 * 6 * 7 + 4 * 3 * 3 * 6 * 7
     assert row["deformable"]["nodes"] == 1
     assert set(row["deformable"]["seconds_by_op_type"]) == {"layer", "DeformConv2d"}
+    assert {node["name"] for node in row["deformable"]["seconds_by_node"]} == {"conv_offset", "dcn"}
+    assert f"{backend}: the slowest 1 of 2 nodes" in result.err
     assert row["notes"] == []
     assert "GPU ms" in result.err
     assert "GPU MiB" in result.err
@@ -104,6 +106,11 @@ def test_profile_of_both_kinds_of_engines(file: Path, stand_ins: Any, run: Any) 
     assert result.status == 0, result.err
     assert _column(result.out) == ["tensorrt tensorrt.engine", "tensorrt b.engine", "tensorrt-rtx"]
     assert stand_ins.machine.launches > 0
+
+
+def test_profile_lists_no_nodes_that_were_not_timed(engine: Path, refused: Any) -> None:
+    line = refused("profile", engine, "--slowest", "3", "--no-nodes")
+    assert line == "error: --slowest: expected nodes that are timed, got --no-nodes."
 
 
 def test_profile_refuses_shapes_outside_the_profile(engine: Path, refused: Any) -> None:

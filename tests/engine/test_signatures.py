@@ -15,21 +15,21 @@ import source_tree
 import tensorrt_bindings
 from tensorrt_bindings import Bindings, Use
 
-#: Files of ours that call TensorRT, and what expressions in them are that are something else elsewhere.
-FILES: dict[str, dict[str, str | None]] = {
-    "engine/builder.py": {},
-    "engine/layers.py": {},
-    "engine/parsing.py": {},
-    "engine/progress.py": {},
-    "engine/tensorrt.py": {},
-    "engine/tensorrt_rtx.py": {},
-    "runtime/engine_context.py": {"tensor": None, "self._context": "IExecutionContext"},
-    "runtime/engine_layers.py": {},
-    "runtime/engine_tensors.py": {"tensor": None},
-    "runtime/tensorrt.py": {"context": None},
-    "runtime/tensorrt_api.py": {},
-}
-#: What TensorRT-RTX alone has, and the code asks for only there.
+#: Files of ours that call TensorRT.
+FILES = (
+    "engine/builder.py",
+    "engine/layers.py",
+    "engine/parsing.py",
+    "engine/progress.py",
+    "engine/tensorrt.py",
+    "engine/tensorrt_rtx.py",
+    "runtime/engine_context.py",
+    "runtime/engine_layers.py",
+    "runtime/engine_tensors.py",
+    "runtime/tensorrt.py",
+    "runtime/tensorrt_api.py",
+)
+#: What only one of the packages has, and the code asks for only there or only if it is there.
 ONLY_RTX = {
     "ComputeCapability",
     "CudaGraphStrategy",
@@ -39,8 +39,8 @@ ONLY_RTX = {
     "num_compute_capabilities",
     "set_compute_capability",
 }
-#: Names of the module that TensorRT lean leaves out of the full package: mostly what is for building and parsing.
-NOT_IN_LEAN = {"Builder", "OnnxParser", "NetworkDefinitionCreationFlag", "TensorFormat", "init_libnvinfer_plugins"}
+#: What TensorRT itself has and TensorRT lean leaves out, so that only TensorRT-RTX tells.
+NOT_IN_LEAN = {"EngineInspector", "TensorFormat"}
 #: What neither package here has, so that only TensorRT itself could tell: nothing.
 UNCHECKED: set[str] = set()
 
@@ -57,8 +57,7 @@ def _paths() -> list[Path]:
 
 def _uses() -> list[Use]:
     rtx = Bindings(importlib.import_module("tensorrt_rtx"))
-    folder = source_tree.CHECKOUT / "dcn_deploy"
-    return [use for name, known in FILES.items() for use in tensorrt_bindings.uses(rtx, folder / name, known)]
+    return [use for path in _paths() for use in tensorrt_bindings.uses(rtx, path)]
 
 
 def test_the_list_of_files_is_complete() -> None:
@@ -80,7 +79,7 @@ def test_every_use_exists(bindings: Bindings) -> None:
     for use in _uses():
         if bindings.class_of(use.owner) is None:
             continue  # lean has no builder
-        if bindings.name == "tensorrt_lean" and use.name in NOT_IN_LEAN | ONLY_RTX:
+        if bindings.name == "tensorrt_lean" and use.name in _BUILDING | ONLY_RTX | NOT_IN_LEAN:
             continue
         checked.add((use.owner, use.name))
         problem = bindings.problem(use)
@@ -89,6 +88,10 @@ def test_every_use_exists(bindings: Bindings) -> None:
     assert not problems, "\n".join(problems)
     expected = {("module", "Runtime"), ("module", "get_plugin_registry"), ("IPluginRegistry", "get_creator")}
     assert expected <= checked
+
+
+#: Names of the module that are for building or parsing: TensorRT lean has none of them.
+_BUILDING = {"Builder", "OnnxParser", "NetworkDefinitionCreationFlag", "init_libnvinfer_plugins"}
 
 
 def test_what_is_followed_is_what_the_code_does() -> None:
@@ -120,9 +123,17 @@ def test_what_is_followed_is_what_the_code_does() -> None:
         ("IBuilderConfig", "set_timing_cache"),
         ("ICudaEngine", "create_engine_inspector"),
         ("ICudaEngine", "create_execution_context"),
+        ("ICudaEngine", "create_runtime_config"),
         ("ICudaEngine", "get_tensor_profile_shape"),
         ("IExecutionContext", "execute_async_v3"),
+        ("IExecutionContext", "infer_shapes"),
+        ("IExecutionContext", "profiler"),
+        ("IExecutionContext", "set_input_shape"),
+        ("IExecutionContext", "set_optimization_profile_async"),
+        ("IExecutionContext", "set_output_allocator"),
         ("IExecutionContext", "set_tensor_address"),
+        ("IRuntimeConfig", "cuda_graph_strategy"),
+        ("IRuntimeConfig", "set_execution_context_allocation_strategy"),
         ("INetworkDefinition", "get_input"),
         ("IOptimizationProfile", "set_shape"),
         ("IPluginRegistry", "load_library"),
@@ -132,6 +143,8 @@ def test_what_is_followed_is_what_the_code_does() -> None:
         ("OnnxParser", "supports_operator"),
         ("ParserError", "node_operator"),
         ("Runtime", "deserialize_cuda_engine"),
+        ("Runtime", "engine_host_code_allowed"),
+        ("TensorFormat", "LINEAR"),
     }
     here = [Bindings(importlib.import_module("tensorrt_rtx"))]
     unknown = {use.name for use in _uses() if all(each.member(use) is None for each in here)}

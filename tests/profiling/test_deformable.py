@@ -58,6 +58,13 @@ def test_share_of_known_times() -> None:
     )
     assert share.nodes == 2
     assert share.seconds == pytest.approx(5e-3)
+    assert [(each.name, each.deformable) for each in share.by_node] == [
+        ("dcn", True),
+        ("stem", False),
+        ("part", True),
+        ("head", False),
+    ]
+    assert [each.seconds for each in share.by_node] == pytest.approx([3e-3, 2e-3, 2e-3, 1e-3])
     assert share.total_seconds == pytest.approx(8e-3)
     assert share.share == pytest.approx(5 / 8)
     assert list(share.by_op_type) == ["DeformConv", "Conv", "GridSample"]

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from dcn_deploy import profiling, runtime
 from dcn_deploy.errors import BackendError, InvalidArgumentError
-from dcn_deploy.profiling import DeformableShare, Method, PeakMemory, Report, Row, SelfCheck, summarize
+from dcn_deploy.profiling import DeformableShare, Method, NodeSeconds, PeakMemory, Report, Row, SelfCheck, summarize
 from dcn_deploy.runtime import Runner, RunnerOptions, TensorSpec
 
 QUICK = Method(runs=3, seconds=None, warmup=1, pause=0.0)
@@ -187,7 +188,13 @@ def report() -> Report:
         warmup=12,
         stable=True,
         memory=PeakMemory(bytes=3 * 2**20, total_bytes=90 * 2**20),
-        deformable=DeformableShare(2, 0.0015, 0.002, {"DeformConv2d": 0.0015, "Conv": 0.0005}),
+        deformable=DeformableShare(
+            2,
+            0.0015,
+            0.002,
+            {"DeformConv2d": 0.0015, "Conv": 0.0005},
+            (NodeSeconds("dcn [1]", "DeformConv2d", True, 0.0015), NodeSeconds("conv", "Conv", False, 0.0005)),
+        ),
     )
     bare = Row(
         name="torch",
@@ -204,6 +211,16 @@ def report() -> Report:
     return Report(
         (full, bare), Method(runs=20), {"cpu": "test"}, {"input": (4, 3, 8, 8)}, SelfCheck("plugin [fast]", 1.2)
     )
+
+
+def test_slowest_nodes(report: Report) -> None:
+    console = Console(width=100, file=io.StringIO())
+    console.print(report.slowest(1))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "plugin [fast]: the slowest 1 of 2 nodes" in text
+    assert re.search(r"dcn \[1\] +│ DeformConv2d │ 1\.500 │ 75\.0 % │ yes", text)
+    assert "conv" not in text
+    assert "torch" not in text
 
 
 def test_json_schema(report: Report) -> None:
@@ -237,6 +254,10 @@ def test_json_schema(report: Report) -> None:
     assert full["peak_memory"] == {"bytes": 3145728, "total_bytes": 94371840, "gpu_bytes": None}
     assert full["deformable"]["share"] == 0.75
     assert full["deformable"]["seconds_by_op_type"] == {"DeformConv2d": 0.0015, "Conv": 0.0005}
+    assert full["deformable"]["seconds_by_node"] == [
+        {"name": "dcn [1]", "op_type": "DeformConv2d", "deformable": True, "seconds": 0.0015},
+        {"name": "conv", "op_type": "Conv", "deformable": False, "seconds": 0.0005},
+    ]
     assert (bare["peak_memory"], bare["deformable"], bare["ratio_to_first"]) == (None, None, 3)
     assert bare["samples_seconds"] == [0.006, 0.005, 0.007]
 

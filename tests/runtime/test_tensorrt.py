@@ -370,15 +370,15 @@ def test_the_real_tensorrt_rtx_refuses_what_is_no_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """The first steps with the real package, which need no GPU: runtime, logger, and what it says."""
-    real = importlib.import_module("tensorrt_rtx")
+    # The one of the process: TensorRT goes on writing to the first logger that it was given.
+    api = tensorrt_api.load("tensorrt-rtx", "the test")
     request.getfixturevalue("stand_ins")
-    api = tensorrt_api.Api(tensorrt_api.PACKAGES["tensorrt-rtx"], real)
     monkeypatch.setattr(tensorrt_api, "_loaded", {"tensorrt-rtx": api})
     path = tmp_path / "odd.engine"
     path.write_bytes(b"vtrt" + bytes(200))
     with pytest.raises(
         BackendError,
-        match=rf"^TensorRT-RTX {re.escape(real.__version__)}: it cannot load the engine 'odd\.engine': \w.*",
+        match=rf"^TensorRT-RTX {re.escape(api.version)}: it cannot load the engine 'odd\.engine': \w.*",
     ):
         start("tensorrt-rtx", path).activate()
 
