@@ -44,7 +44,18 @@ std::unique_ptr<Plugin> DeformConv2dPlugin::copy() const {
   return std::make_unique<DeformConv2dPlugin>(*this);
 }
 
+bool DeformConv2dPlugin::is_int8() const {
+  return x_scale_ != 0 || y_scale_ != 0 || weight_scale_ != std::vector<float>{0};
+}
+
 std::vector<InputSpec> DeformConv2dPlugin::input_specs() const {
+  if (is_int8()) {
+    return {{"X", false, InputType::kInt8Features},
+            {"W", false, InputType::kAsX},
+            {"offset", false, InputType::kFloatingPoint},
+            {"B", true, InputType::kFloat32},
+            {"mask", true, InputType::kFloatingPoint}};
+  }
   return {{"X", false, InputType::kFeatures},
           {"W", false, InputType::kAsX},
           {"offset", false, InputType::kFloat32OrAsX},
@@ -60,6 +71,9 @@ void DeformConv2dPlugin::visit_attributes(FieldVisitor* visitor) {
   visitor->integers("dilations", {&a.dilation_h, &a.dilation_w});
   visitor->integers("group", {&a.group});
   visitor->integers("offset_group", {&a.offset_group});
+  visitor->real("x_scale", &x_scale_);
+  visitor->reals("weight_scale", &weight_scale_);
+  visitor->real("y_scale", &y_scale_);
   visitor->flag("allow_tf32", &allow_tf32_);
   visitor->flag("constant_weights", &constant_weights_);
 }
@@ -90,6 +104,12 @@ DeformConv2dShapes shapes_of_tensors(const LayerTensors& tensors) {
   return named(shapes);
 }
 
+void check_scale(const char* field, float value) {
+  if (value > 0 && value <= std::numeric_limits<float>::max()) return;
+  throw Failure(std::string("field ") + field + ": expected positive, finite numbers, got " +
+                std::to_string(value));
+}
+
 cuda::Layout layout_of(const nvinfer1::PluginTensorDesc& desc) {
   return find_feature_format(desc.type, desc.format)->layout;
 }
@@ -98,6 +118,21 @@ cuda::Layout layout_of(const nvinfer1::PluginTensorDesc& desc) {
 
 void DeformConv2dPlugin::check_shapes(const Shapes& shapes) const {
   check(check_deform_conv2d(attributes_, named(shapes)));
+  if (!is_int8()) return;
+  check_scale("x_scale", x_scale_);
+  for (const float value : weight_scale_) check_scale("weight_scale", value);
+  if (y_scale_ != 0) check_scale("y_scale", y_scale_);
+  const std::int64_t channels = shapes[kW].dim(0);
+  const auto count = static_cast<std::int64_t>(weight_scale_.size());
+  if (count != 1 && channels != ShapeView::kUnknownDim && count != channels) {
+    throw Failure("field weight_scale: expected 1 value, or one for each of the " +
+                  std::to_string(channels) + " output channels, got " + std::to_string(count));
+  }
+}
+
+nvinfer1::DataType DeformConv2dPlugin::output_type(nvinfer1::DataType x) const {
+  if (!is_int8()) return x;
+  return y_scale_ != 0 ? nvinfer1::DataType::kINT8 : nvinfer1::DataType::kFLOAT;
 }
 
 void DeformConv2dPlugin::describe_output(const Expressions& inputs, ExpressionBuilder* builder,
@@ -122,6 +157,10 @@ cuda::DeformConv2dPlan DeformConv2dPlugin::plan_of(const LayerTensors& tensors,
   cuda::DeformConv2dOptions options;
   options.allow_tf32 = allow_tf32_;
   options.tile = tile;
+  if (is_int8()) {
+    options.y_dtype = dtype_of(tensors.y->type);
+    options.y_scale = y_scale_;
+  }
   cuda::DeformConv2dPlan plan;
   const nvinfer1::PluginTensorDesc& x = *tensors.inputs[kX];
   check(cuda::plan_deform_conv2d(params, dtype_of(x.type), layout_of(x), layout_of(*tensors.y),
@@ -154,7 +193,11 @@ std::size_t DeformConv2dPlugin::workspace_bytes(const LayerTensors& tensors) con
                                    cuda::Layout::kNchw, any, options, &plan));
     bytes = std::max(bytes, plan.packed_bytes);
   }
-  return bytes;
+  return bytes + scale_bytes(params.out_channels);
+}
+
+std::size_t DeformConv2dPlugin::scale_bytes(std::int64_t out_channels) const {
+  return is_int8() ? static_cast<std::size_t>(out_channels) * sizeof(float) : 0;
 }
 
 std::vector<std::int32_t> DeformConv2dPlugin::tactics_for(const LayerTensors& tensors) const {
@@ -200,8 +243,18 @@ void DeformConv2dPlugin::plan(const LayerTensors& tensors, std::int32_t tactic) 
   if (tensors.inputs[kMask] != nullptr) mask_dtype_ = dtype_of(tensors.inputs[kMask]->type);
 }
 
+void DeformConv2dPlugin::pack(const void* weight, void* packed, cuda::Stream stream) const {
+  check(cuda::pack_deform_conv2d_weights(plan_, weight, packed, stream));
+  if (!is_int8()) return;
+  auto* scale = reinterpret_cast<float*>(static_cast<unsigned char*>(packed) + plan_.packed_bytes);
+  check(cuda::write_deform_conv2d_scale(x_scale_, weight_scale_.data(),
+                                        static_cast<std::int64_t>(weight_scale_.size()),
+                                        plan_.params.out_channels, scale, stream));
+}
+
 const void* DeformConv2dPlugin::packed_weights(const Addresses& addresses, cuda::Stream stream) {
   const void* weight = addresses.inputs[kW];
+  const std::size_t bytes = plan_.packed_bytes + scale_bytes(plan_.params.out_channels);
   KeptWeights& kept = kept_.value;
   if (constant_weights_ && attached()) {
     if (kept.source == weight && kept.algorithm == plan_.algorithm) return kept.packed.data();
@@ -210,21 +263,20 @@ const void* DeformConv2dPlugin::packed_weights(const Addresses& addresses, cuda:
     bool capturing = false;
     check(is_capturing(stream, &capturing));
     // A graph may hold the address of what was kept: it is written anew in place, never freed.
-    const bool has_room =
-        kept.packed.data() == nullptr || kept.packed.bytes() >= plan_.packed_bytes;
+    const bool has_room = kept.packed.data() == nullptr || kept.packed.bytes() >= bytes;
     if (!capturing && has_room) {
       kept.source = nullptr;
-      if (kept.packed.data() == nullptr) check(allocate(plan_.packed_bytes, &kept.packed));
-      check(cuda::pack_deform_conv2d_weights(plan_, weight, kept.packed.data(), stream));
+      if (kept.packed.data() == nullptr) check(allocate(bytes, &kept.packed));
+      pack(weight, kept.packed.data(), stream);
       kept.source = weight;
       kept.algorithm = plan_.algorithm;
       return kept.packed.data();
     }
   }
   if (addresses.workspace == nullptr) {
-    throw Failure("workspace: expected " + std::to_string(plan_.packed_bytes) + " bytes, got none");
+    throw Failure("workspace: expected " + std::to_string(bytes) + " bytes, got none");
   }
-  check(cuda::pack_deform_conv2d_weights(plan_, weight, addresses.workspace, stream));
+  pack(weight, addresses.workspace, stream);
   return addresses.workspace;
 }
 
@@ -238,7 +290,12 @@ void DeformConv2dPlugin::launch(const Addresses& addresses, cuda::Stream stream)
   tensors.bias = addresses.inputs[kB];
   tensors.mask = addresses.inputs[kMask];
   tensors.y = addresses.y;
-  check(cuda::deform_conv2d(plan_, tensors, packed_weights(addresses, stream), stream));
+  const void* packed = packed_weights(addresses, stream);
+  if (is_int8()) {
+    tensors.scale = reinterpret_cast<const float*>(static_cast<const unsigned char*>(packed) +
+                                                   plan_.packed_bytes);
+  }
+  check(cuda::deform_conv2d(plan_, tensors, packed, stream));
 }
 
 }  // namespace tensorrt

@@ -25,9 +25,14 @@ namespace tensorrt {
 //                     interface does not tell constants from other tensors. With it, every context
 //                     does so once and keeps the result. An engine whose weights are refitted must
 //                     be built without.
+//   x_scale, weight_scale, y_scale
+//                     X and W are int8, of these scales and zero points of zero; weight_scale has
+//                     one number, or one for each output channel. Y is int8 of y_scale, or float32
+//                     without it. 0 is none. B is float32 then.
 //   optional_inputs   see layer_inputs.h
 //
-// Its workspace holds W in that order: it grows with W and with nothing else.
+// Its workspace holds W in that order, and behind it the scales of sums: it grows with W and with
+// nothing else.
 class DeformConv2dPlugin final : public Plugin {
  public:
   static constexpr const char* kOpType = "DeformConv2d";
@@ -50,6 +55,7 @@ class DeformConv2dPlugin final : public Plugin {
   void visit_attributes(FieldVisitor* visitor) override;
   void check_given(const FieldReader& reader) const override;
   void check_shapes(const Shapes& shapes) const override;
+  nvinfer1::DataType output_type(nvinfer1::DataType x) const override;
   void describe_output(const Expressions& inputs, ExpressionBuilder* builder,
                        nvinfer1::DimsExprs* y) const override;
   std::size_t workspace_bytes(const LayerTensors& tensors) const override;
@@ -60,9 +66,16 @@ class DeformConv2dPlugin final : public Plugin {
 
   cuda::DeformConv2dPlan plan_of(const LayerTensors& tensors, const cuda::Device& device,
                                  const cuda::Tile& tile) const;
+  bool is_int8() const;
+  // Bytes of the scales behind packed weights.
+  std::size_t scale_bytes(std::int64_t out_channels) const;
+  void pack(const void* weight, void* packed, cuda::Stream stream) const;
   const void* packed_weights(const Addresses& addresses, cuda::Stream stream);
 
   DeformConv2dAttributes attributes_;
+  float x_scale_ = 0;
+  std::vector<float> weight_scale_ = {0};
+  float y_scale_ = 0;
   bool allow_tf32_ = false;
   bool constant_weights_ = false;
   cuda::DeformConv2dPlan plan_;

@@ -73,6 +73,29 @@ std::int64_t integer_at(const PluginField& field, std::size_t index) {
   return value;
 }
 
+std::vector<float> reals_of(const PluginField& field) {
+  std::vector<float> values(static_cast<std::size_t>(field.length));
+  const auto* data = static_cast<const char*>(field.data);
+  if (field.type == PluginFieldType::kFLOAT32) {
+    if (!values.empty()) std::memcpy(values.data(), data, values.size() * sizeof(float));
+  } else if (field.type == PluginFieldType::kFLOAT64) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      double wide;
+      std::memcpy(&wide, data + i * sizeof(wide), sizeof(wide));
+      values[i] = static_cast<float>(wide);
+    }
+  } else {
+    refuse_type(field, "kFLOAT32 or kFLOAT64");
+  }
+  return values;
+}
+
+std::string text_of(float value) {
+  char number[32];
+  std::snprintf(number, sizeof(number), "%.9g", static_cast<double>(value));
+  return number;
+}
+
 std::string joined(std::initializer_list<std::int64_t*> values) {
   std::string text;
   for (const std::int64_t* value : values) {
@@ -100,6 +123,10 @@ void FieldNames::integers(const char* name, std::initializer_list<std::int64_t*>
 
 void FieldNames::real(const char* name, float*) {
   fields_.emplace_back(name, nullptr, PluginFieldType::kFLOAT32, 1);
+}
+
+void FieldNames::reals(const char* name, std::vector<float>*) {
+  fields_.emplace_back(name, nullptr, PluginFieldType::kFLOAT32, 0);
 }
 
 void FieldNames::text(const char* name, std::string*) {
@@ -177,16 +204,18 @@ void FieldReader::integers(const char* name, std::initializer_list<std::int64_t*
 void FieldReader::real(const char* name, float* value) {
   const PluginField* field = take(name);
   if (field == nullptr) return;
-  if (field->type == PluginFieldType::kFLOAT32) {
-    require_length(*field, 1);
-    std::memcpy(value, field->data, sizeof(*value));
-  } else if (field->type == PluginFieldType::kFLOAT64) {
-    require_length(*field, 1);
-    double wide;
-    std::memcpy(&wide, field->data, sizeof(wide));
-    *value = static_cast<float>(wide);
-  } else {
-    refuse_type(*field, "kFLOAT32 or kFLOAT64");
+  // Of another type its length says nothing.
+  const std::vector<float> values = reals_of(*field);
+  require_length(*field, 1);
+  *value = values[0];
+}
+
+void FieldReader::reals(const char* name, std::vector<float>* values) {
+  const PluginField* field = take(name);
+  if (field == nullptr) return;
+  *values = reals_of(*field);
+  if (values->empty()) {
+    throw Failure(std::string("field ") + name + ": expected 1 value or more, got 0");
   }
 }
 
@@ -229,8 +258,14 @@ void FieldWriter::integers(const char* name, std::initializer_list<std::int64_t*
 }
 
 void FieldWriter::real(const char* name, float* value) {
-  const float& stored = reals_.emplace_back(*value);
-  fields_.emplace_back(name, &stored, PluginFieldType::kFLOAT32, 1);
+  std::vector<float> one = {*value};
+  reals(name, &one);
+}
+
+void FieldWriter::reals(const char* name, std::vector<float>* values) {
+  const std::vector<float>& stored = reals_.emplace_back(*values);
+  fields_.emplace_back(name, stored.data(), PluginFieldType::kFLOAT32,
+                       static_cast<std::int32_t>(stored.size()));
 }
 
 void FieldWriter::text(const char* name, std::string* value) {
@@ -251,9 +286,13 @@ void FieldText::integers(const char* name, std::initializer_list<std::int64_t*> 
 }
 
 void FieldText::real(const char* name, float* value) {
-  char number[32];
-  std::snprintf(number, sizeof(number), "%.9g", static_cast<double>(*value));
-  text_ += std::string(name) + "=" + number + ";";
+  text_ += std::string(name) + "=" + text_of(*value) + ";";
+}
+
+void FieldText::reals(const char* name, std::vector<float>* values) {
+  std::string list;
+  for (const float value : *values) list += (list.empty() ? "" : ",") + text_of(value);
+  text_ += std::string(name) + "=" + list + ";";
 }
 
 void FieldText::text(const char* name, std::string* value) {

@@ -29,6 +29,8 @@ class FieldVisitor {
   // parser; a program may give 64-bit ones.
   virtual void integers(const char* name, std::initializer_list<std::int64_t*> values) = 0;
   virtual void real(const char* name, float* value) = 0;
+  // One or more.
+  virtual void reals(const char* name, std::vector<float>* values) = 0;
   virtual void text(const char* name, std::string* value) = 0;
   // 0 or 1.
   void flag(const char* name, bool* value);
@@ -39,6 +41,7 @@ class FieldNames final : public FieldVisitor {
  public:
   void integers(const char* name, std::initializer_list<std::int64_t*> values) override;
   void real(const char* name, float* value) override;
+  void reals(const char* name, std::vector<float>* values) override;
   void text(const char* name, std::string* value) override;
 
   const nvinfer1::PluginFieldCollection* collection();
@@ -57,6 +60,7 @@ class FieldReader final : public FieldVisitor {
 
   void integers(const char* name, std::initializer_list<std::int64_t*> values) override;
   void real(const char* name, float* value) override;
+  void reals(const char* name, std::vector<float>* values) override;
   void text(const char* name, std::string* value) override;
 
   // Whether kBUILD's collection has it.
@@ -87,6 +91,7 @@ class FieldWriter final : public FieldVisitor {
 
   void integers(const char* name, std::initializer_list<std::int64_t*> values) override;
   void real(const char* name, float* value) override;
+  void reals(const char* name, std::vector<float>* values) override;
   void text(const char* name, std::string* value) override;
 
   const nvinfer1::PluginFieldCollection* collection();
@@ -95,7 +100,7 @@ class FieldWriter final : public FieldVisitor {
   void integer(const char* name, std::int64_t value);
 
   std::deque<std::vector<std::int32_t>> integers_;
-  std::deque<float> reals_;
+  std::deque<std::vector<float>> reals_;
   std::deque<std::string> texts_;
   std::vector<nvinfer1::PluginField> fields_;
   nvinfer1::PluginFieldCollection collection_;
@@ -106,6 +111,7 @@ class FieldText final : public FieldVisitor {
  public:
   void integers(const char* name, std::initializer_list<std::int64_t*> values) override;
   void real(const char* name, float* value) override;
+  void reals(const char* name, std::vector<float>* values) override;
   void text(const char* name, std::string* value) override;
 
   const std::string& text() const { return text_; }

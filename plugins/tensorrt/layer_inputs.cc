@@ -28,10 +28,31 @@ const FeatureFormat* row_of_features(const nvinfer1::PluginTensorDesc& desc) {
   return channels > 0 && channels % row->channel_multiple == 0 ? row : nullptr;
 }
 
+bool is_int8(nvinfer1::DataType type) { return type == nvinfer1::DataType::kINT8; }
+
+bool is_features(InputType type) {
+  return type == InputType::kFeatures || type == InputType::kInt8Features;
+}
+
+// Types of features, without int8 or int8 alone.
+std::string feature_types(bool int8) {
+  std::string types;
+  for (const FeatureFormat& row : kFeatureFormats) {
+    if (row.format != nvinfer1::TensorFormat::kLINEAR || is_int8(row.type) != int8) continue;
+    types += (types.empty() ? "" : ", ") + name_of(row.type);
+  }
+  return types;
+}
+
+bool is_feature_type(nvinfer1::DataType type, bool int8) {
+  return is_int8(type) == int8 && tensorrt::is_feature_type(type);
+}
+
 void check_features(const char* tensor, const nvinfer1::PluginTensorDesc& desc) {
   if (row_of_features(desc) != nullptr) return;
   std::string expected;
   for (const FeatureFormat& row : kFeatureFormats) {
+    if (is_int8(row.type) != is_int8(desc.type)) continue;
     expected += (expected.empty() ? "" : ", ") + name_of(row.type) + " " + name_of(row.format);
     if (row.channel_multiple > 1) {
       expected += " of a multiple of " + std::to_string(row.channel_multiple) + " channels";
@@ -119,7 +140,12 @@ bool LayerInputs::type_fits(std::size_t input, nvinfer1::DataType type,
                             nvinfer1::DataType x_type) const {
   switch (specs_[input].type) {
     case InputType::kFeatures:
-      return is_feature_type(type);
+    case InputType::kFloatingPoint:
+      return is_feature_type(type, false);
+    case InputType::kInt8Features:
+      return is_feature_type(type, true);
+    case InputType::kFloat32:
+      return type == nvinfer1::DataType::kFLOAT;
     case InputType::kAsX:
       return type == x_type;
     case InputType::kFloat32OrAsX:
@@ -132,44 +158,55 @@ void LayerInputs::check_type(std::size_t input, nvinfer1::DataType type,
                              nvinfer1::DataType x_type) const {
   if (type_fits(input, type, x_type)) return;
   std::string expected;
-  if (specs_[input].type == InputType::kFeatures) {
-    for (const FeatureFormat& row : kFeatureFormats) {
-      if (row.format != nvinfer1::TensorFormat::kLINEAR) continue;
-      expected += (expected.empty() ? "" : ", ") + name_of(row.type);
+  switch (specs_[input].type) {
+    case InputType::kFeatures:
+    case InputType::kFloatingPoint:
+      expected = "one of " + feature_types(false);
+      break;
+    case InputType::kInt8Features:
+      expected = feature_types(true) + ", since there are scales";
+      break;
+    case InputType::kFloat32:
+      expected = "float32";
+      break;
+    case InputType::kAsX:
+    case InputType::kFloat32OrAsX: {
+      const bool or_float32 =
+          specs_[input].type == InputType::kFloat32OrAsX && x_type != nvinfer1::DataType::kFLOAT;
+      expected = (or_float32 ? "float32 or the type of X, " : "the type of X, ") + name_of(x_type);
+      break;
     }
-    expected = "one of " + expected;
-  } else {
-    const bool or_float32 =
-        specs_[input].type == InputType::kFloat32OrAsX && x_type != nvinfer1::DataType::kFLOAT;
-    expected = (or_float32 ? "float32 or the type of X, " : "the type of X, ") + name_of(x_type);
   }
   throw Failure(std::string("input ") + specs_[input].name + ": expected " + expected + ", got " +
                 name_of(type));
 }
 
-void LayerInputs::check_formats(const LayerTensors& tensors) const {
+void LayerInputs::check_formats(const LayerTensors& tensors, nvinfer1::DataType y_type) const {
   const nvinfer1::PluginTensorDesc& x = *tensors.inputs[0];
   for (std::size_t input = 0; input < specs_.size(); ++input) {
     const nvinfer1::PluginTensorDesc* desc = tensors.inputs[input];
     if (desc == nullptr) continue;
     check_type(input, desc->type, x.type);
-    if (specs_[input].type == InputType::kFeatures) {
+    if (is_features(specs_[input].type)) {
       check_features("input X", *desc);
     } else if (desc->format != nvinfer1::TensorFormat::kLINEAR) {
       throw Failure(std::string("input ") + specs_[input].name +
                     ": expected the format kLINEAR, got " + name_of(desc->format));
     }
   }
-  if (tensors.y->type != x.type) {
-    throw Failure("output Y: expected the type of X, " + name_of(x.type) + ", got " +
-                  name_of(tensors.y->type));
+  if (tensors.y->type != y_type) {
+    throw Failure(
+        (y_type == x.type ? "output Y: expected the type of X, " : "output Y: expected ") +
+        name_of(y_type) + ", got " + name_of(tensors.y->type));
   }
   check_features("output Y", *tensors.y);
 }
 
 bool LayerInputs::fits(std::size_t input, const nvinfer1::PluginTensorDesc& desc,
                        const nvinfer1::PluginTensorDesc& x) const {
-  if (specs_[input].type == InputType::kFeatures) return fits_features(desc);
+  if (is_features(specs_[input].type)) {
+    return type_fits(input, desc.type, x.type) && fits_features(desc);
+  }
   return desc.format == nvinfer1::TensorFormat::kLINEAR && type_fits(input, desc.type, x.type);
 }
 

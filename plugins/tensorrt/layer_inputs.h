@@ -23,9 +23,12 @@ namespace dcn_deploy {
 namespace tensorrt {
 
 enum class InputType {
-  kFeatures,      // X itself: any row of kFeatureFormats
-  kAsX,           // the type of X, linear
-  kFloat32OrAsX,  // float32 or the type of X, linear
+  kFeatures,       // X itself: any row of kFeatureFormats of a floating-point type
+  kInt8Features,   // X itself: any row of int8
+  kAsX,            // the type of X, linear
+  kFloat32OrAsX,   // float32 or the type of X, linear
+  kFloat32,        // linear
+  kFloatingPoint,  // any floating-point type, linear
 };
 
 struct InputSpec {
@@ -35,7 +38,7 @@ struct InputSpec {
 };
 
 inline constexpr std::size_t kMaxInputs = 5;
-// Y has the type of X and any row of kFeatureFormats of that type.
+// Y has any row of kFeatureFormats of its type.
 inline constexpr int kOutputs = 1;
 
 // A layer's tensors under their operator's names; null where an optional input is not there.
@@ -66,8 +69,9 @@ class LayerInputs {
 
   // Throws a Failure for a type that the input cannot have beside that of X.
   void check_type(std::size_t input, nvinfer1::DataType type, nvinfer1::DataType x_type) const;
-  // Throws a Failure for a type, format or number of channels that does not fit.
-  void check_formats(const LayerTensors& tensors) const;
+  // Throws a Failure for a type, format or number of channels that does not fit. Y
+  // is to have `y_type`.
+  void check_formats(const LayerTensors& tensors, nvinfer1::DataType y_type) const;
 
   // Whether input `input` can have the type and format of `desc` where X is `x`.
   bool fits(std::size_t input, const nvinfer1::PluginTensorDesc& desc,

@@ -114,7 +114,7 @@ std::int32_t Plugin::getOutputDataTypes(nvinfer1::DataType* output_types, std::i
       if (positions[input] == LayerInputs::kAbsent) continue;
       inputs_->check_type(input, input_types[positions[input]], input_types[0]);
     }
-    output_types[0] = input_types[0];
+    output_types[0] = output_type(input_types[0]);
     return kDone;
   });
 }
@@ -162,7 +162,7 @@ bool Plugin::supportsFormatCombination(std::int32_t position, const DynamicPlugi
     const PluginTensorDesc& desc = in_out[position].desc;
     const PluginTensorDesc& x = in_out[0].desc;
     // Y beside X: transposed on the way, if it is to be.
-    if (position == input_count) return desc.type == x.type && fits_features(desc);
+    if (position == input_count) return desc.type == output_type(x.type) && fits_features(desc);
     return inputs_->fits(inputs_->input_at(position, input_count), desc, x);
   });
 }
@@ -176,7 +176,7 @@ std::int32_t Plugin::configurePlugin(const DynamicPluginTensorDesc* in, std::int
     const std::vector<PluginTensorDesc> out_network = fixed(out, output_count, nullptr);
     const LayerTensors network =
         inputs_->tensors(in_network.data(), input_count, out_network.data());
-    inputs_->check_formats(network);
+    inputs_->check_formats(network, output_type(network.inputs[0]->type));
     check_shapes(shapes_of(network));
     input_count_ = input_count;
     planned_.value.clear();
@@ -268,7 +268,7 @@ bool Plugin::is_planned(const PluginTensorDesc* in, const PluginTensorDesc* out)
 void Plugin::plan_for(const PluginTensorDesc* in, int input_count, const PluginTensorDesc* out) {
   planned_.value.clear();
   const LayerTensors tensors = inputs_->tensors(in, input_count, out);
-  inputs_->check_formats(tensors);
+  inputs_->check_formats(tensors, output_type(tensors.inputs[0]->type));
   plan(tensors, tactic_);
   planned_.value.assign(in, in + input_count);
   planned_.value.push_back(out[0]);

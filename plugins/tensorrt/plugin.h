@@ -127,6 +127,8 @@ class Plugin : public nvinfer1::IPluginV3,
   virtual void check_shapes(const Shapes& shapes) const = 0;
   virtual void describe_output(const Expressions& inputs, ExpressionBuilder* builder,
                                nvinfer1::DimsExprs* y) const = 0;
+  // Of Y where X has the type `x`.
+  virtual nvinfer1::DataType output_type(nvinfer1::DataType x) const { return x; }
   // For tensors of these sizes or smaller ones.
   virtual std::size_t workspace_bytes(const LayerTensors& tensors) const;
   // Other than 0, which is the operator's own choice.

@@ -63,6 +63,8 @@ std::string name_of(nvinfer1::TensorFormat format) {
       return "kLINEAR";
     case nvinfer1::TensorFormat::kHWC8:
       return "kHWC8";
+    case nvinfer1::TensorFormat::kHWC16:
+      return "kHWC16";
     case nvinfer1::TensorFormat::kHWC:
       return "kHWC";
     case nvinfer1::TensorFormat::kCHW2:

@@ -21,8 +21,8 @@ struct FeatureFormat {
   nvinfer1::TensorFormat format;
   DType dtype;
   cuda::Layout layout;
-  // kHWC8 rounds the channels up to a multiple of 8, the kernels take exactly those that there are:
-  // the two are the same only for a multiple.
+  // kHWC8 rounds the channels up to a multiple of 8, kHWC16 of 16, the kernels take exactly those
+  // that there are: the two are the same only for a multiple.
   std::int64_t channel_multiple;
 };
 
@@ -37,6 +37,10 @@ inline constexpr FeatureFormat kFeatureFormats[] = {
      8},
     {nvinfer1::DataType::kBF16, nvinfer1::TensorFormat::kHWC8, DType::kBFloat16,
      cuda::Layout::kNhwc, 8},
+    {nvinfer1::DataType::kINT8, nvinfer1::TensorFormat::kLINEAR, DType::kInt8, cuda::Layout::kNchw,
+     1},
+    {nvinfer1::DataType::kINT8, nvinfer1::TensorFormat::kHWC16, DType::kInt8, cuda::Layout::kNhwc,
+     16},
 };
 
 // Null if there is none.

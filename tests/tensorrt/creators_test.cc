@@ -38,8 +38,8 @@ TEST_F(Creators, ListTheFieldsThatTheOnnxParserLooksFor) {
   };
   EXPECT_EQ(names("DeformConv2d"),
             (std::vector<std::string>{"kernel_shape", "strides", "pads", "dilations", "group",
-                                      "offset_group", "allow_tf32", "constant_weights",
-                                      "optional_inputs"}));
+                                      "offset_group", "x_scale", "weight_scale", "y_scale",
+                                      "allow_tf32", "constant_weights", "optional_inputs"}));
   EXPECT_EQ(names("DeformRoIPool2d"),
             (std::vector<std::string>{"variant", "output_size", "spatial_scale", "gamma",
                                       "sampling_ratio", "sample_per_part", "group_size",

@@ -53,6 +53,10 @@ FieldList conv2d_fields() {
       .text("optional_inputs", "mask");
 }
 
+FieldList int8_fields(const std::vector<float>& weight_scale) {
+  return FieldList().real("x_scale", 0.1f).reals("weight_scale", weight_scale).real("y_scale", 2);
+}
+
 FieldList roi_pool_fields() {
   return FieldList()
       .text("variant", "psroi")
@@ -68,9 +72,10 @@ FieldList roi_pool_fields() {
 }
 
 TEST_F(Fields, AreTheAttributesOfTheNode) {
-  EXPECT_EQ(metadata(create(creator("DeformConv2d"), conv2d_fields())),
-            "kernel_shape=3,2;strides=2,3;pads=1,2,3,4;dilations=3,1;group=2;offset_group=4;"
-            "allow_tf32=1;constant_weights=1;optional_inputs=mask;");
+  EXPECT_EQ(
+      metadata(create(creator("DeformConv2d"), conv2d_fields())),
+      "kernel_shape=3,2;strides=2,3;pads=1,2,3,4;dilations=3,1;group=2;offset_group=4;"
+      "x_scale=0;weight_scale=0;y_scale=0;allow_tf32=1;constant_weights=1;optional_inputs=mask;");
   EXPECT_EQ(metadata(create(creator("DeformRoIPool2d"), roi_pool_fields())),
             "variant=psroi;output_size=3,5;spatial_scale=0.0625;gamma=0.300000012;"
             "sampling_ratio=3;sample_per_part=5;group_size=2;part_size=7;output_channels=6;"
@@ -80,7 +85,7 @@ TEST_F(Fields, AreTheAttributesOfTheNode) {
 TEST_F(Fields, HaveTheDefaultsOfTheOperators) {
   EXPECT_EQ(metadata(create(creator("DeformConv2d"), {})),
             "kernel_shape=-1,-1;strides=1,1;pads=0,0,0,0;dilations=1,1;group=1;offset_group=1;"
-            "allow_tf32=0;constant_weights=0;optional_inputs=;");
+            "x_scale=0;weight_scale=0;y_scale=0;allow_tf32=0;constant_weights=0;optional_inputs=;");
   EXPECT_EQ(
       metadata(create(creator("DeformRoIPool2d"), FieldList().integers("output_size", {7, 7}))),
       "variant=aligned;output_size=7,7;spatial_scale=1;gamma=0.100000001;sampling_ratio=0;"
@@ -106,6 +111,7 @@ TEST_F(Fields, ComeBackFromAnEngine) {
     FieldList fields;
   } cases[] = {{"DeformConv2d", conv2d_fields()},
                {"DeformConv2d", {}},
+               {"DeformConv2d", int8_fields({0.5f, 0.25f, 0.125f})},
                {"DeformRoIPool2d", roi_pool_fields()},
                {"DeformRoIPool2d", FieldList().integers("output_size", {7, 1})}};
   for (const auto& c : cases) {
@@ -162,7 +168,8 @@ TEST_F(Fields, OfAnotherTypeOrLengthAreRefused) {
 TEST_F(Fields, OfOtherNamesAreRefused) {
   EXPECT_EQ(refusal("DeformConv2d", FieldList().integers("stride", {1, 1})),
             "field stride: expected one of kernel_shape, strides, pads, dilations, group, "
-            "offset_group, allow_tf32, constant_weights, optional_inputs, got another");
+            "offset_group, x_scale, weight_scale, y_scale, allow_tf32, constant_weights, "
+            "optional_inputs, got another");
 }
 
 TEST_F(Fields, ThatTheOperatorRefusesAreRefused) {
@@ -179,6 +186,33 @@ TEST_F(Fields, ThatTheOperatorRefusesAreRefused) {
             "attribute spatial_scale: expected a finite number above 0, got nan");
   EXPECT_EQ(refusal("DeformRoIPool2d", FieldList(roi_pool_fields()).text("variant", "round")),
             "attribute variant: expected \"aligned\" or \"psroi\", got \"round\"");
+}
+
+TEST_F(Fields, ScalesArePositiveAndOneOrOneForEachOutputChannel) {
+  EXPECT_NE(metadata(create(creator("DeformConv2d"), int8_fields({0.5f, 0.25f})))
+                .find(";x_scale=0.100000001;weight_scale=0.5,0.25;y_scale=2;"),
+            std::string::npos);
+  EXPECT_EQ(refusal("DeformConv2d", int8_fields({0.5f, -1})),
+            "field weight_scale: expected positive, finite numbers, got -1.000000");
+  EXPECT_EQ(refusal("DeformConv2d", int8_fields({})),
+            "field weight_scale: expected 1 value or more, got 0");
+  EXPECT_EQ(refusal("DeformConv2d", FieldList().real("x_scale", 1)),
+            "field weight_scale: expected positive, finite numbers, got 0.000000");
+  EXPECT_EQ(refusal("DeformConv2d", FieldList().reals("weight_scale", {1})),
+            "field x_scale: expected positive, finite numbers, got 0.000000");
+  EXPECT_EQ(refusal("DeformConv2d",
+                    int8_fields({1}).real("y_scale", std::numeric_limits<float>::infinity())),
+            "field y_scale: expected positive, finite numbers, got inf");
+  EXPECT_EQ(refusal("DeformConv2d", int8_fields({1}).integers("x_scale", {1})),
+            "field x_scale: expected kFLOAT32 or kFLOAT64, got kINT32");
+  const PluginPointer plugin = create(creator("DeformConv2d"), int8_fields({1, 1, 1}));
+  EXPECT_TRUE(output_sizes(*plugin, {tensor(DataType::kINT8, TensorFormat::kLINEAR, {1, 4, 5, 5}),
+                                     tensor(DataType::kINT8, TensorFormat::kLINEAR, {2, 4, 1, 1}),
+                                     tensor(DataType::kFLOAT, TensorFormat::kLINEAR, {1, 2, 5, 5})})
+                  .empty());
+  EXPECT_EQ(message(),
+            "dcn_deploy: DeformConv2d 'layer': field weight_scale: expected 1 value, or one for "
+            "each of the 2 output channels, got 3");
 }
 
 TEST_F(Fields, OptionalInputsAreNamesInOrder) {

@@ -33,6 +33,7 @@ constexpr TensorFormat kFormats[] = {
     TensorFormat::kCDHW32,
     TensorFormat::kHWC,
     TensorFormat::kDHWC,
+    TensorFormat::kHWC16,
 };
 
 using Kind = std::tuple<DataType, TensorFormat>;
@@ -189,6 +190,60 @@ TEST_F(Formats, OfDeformRoIPool2d) {
   }
   expect_same(explored(*plugin, {{2, 8, 5, 6}, {7, 5}, {7, 2, 3, 3}, {7, 1, 3, 3}, {7, 8, 3, 3}}),
               table);
+}
+
+// With scales: X, W and perhaps Y are int8, channels-last in multiples of 16; offset and mask of
+// any floating-point type, B and a Y without a scale float32.
+TEST_F(Formats, OfInt8DeformConv2d) {
+  constexpr DataType kInt8 = DataType::kINT8;
+  const auto formats_of = [](std::int64_t channels) {
+    return channels % 16 == 0 ? std::vector<TensorFormat>{kLinear, TensorFormat::kHWC16}
+                              : std::vector<TensorFormat>{kLinear};
+  };
+  const struct {
+    std::int64_t in_channels, out_channels;
+    bool y_scale;
+  } cases[] = {{16, 32, true}, {16, 32, false}, {24, 32, true}, {32, 24, true}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(std::to_string(c.in_channels) + " to " + std::to_string(c.out_channels) +
+                 (c.y_scale ? "" : " in float32"));
+    FieldList fields;
+    fields.real("x_scale", 1).real("weight_scale", 1);
+    if (c.y_scale) fields.real("y_scale", 1);
+    const PluginPointer plugin = create(creator("DeformConv2d"), fields);
+    std::set<std::vector<Kind>> table;
+    const std::vector<TensorFormat> linear = {kLinear};
+    for (const TensorFormat x : formats_of(c.in_channels)) {
+      for (const TensorFormat y : c.y_scale ? formats_of(c.out_channels) : linear) {
+        for (const DataType offset : {kFloat, kHalf, kBf16}) {
+          for (const DataType mask : {kFloat, kHalf, kBf16}) {
+            table.insert({{kInt8, x},
+                          {kInt8, kLinear},
+                          {offset, kLinear},
+                          {kFloat, kLinear},
+                          {mask, kLinear},
+                          {c.y_scale ? kInt8 : kFloat, y}});
+          }
+        }
+      }
+    }
+    expect_same(explored(*plugin, {{2, c.in_channels, 5, 6},
+                                   {c.out_channels, c.in_channels, 3, 3},
+                                   {2, 18, 5, 6},
+                                   {c.out_channels},
+                                   {2, 9, 5, 6},
+                                   {2, c.out_channels, 5, 6}}),
+                table);
+    DataType y{};
+    const DataType inputs[] = {kInt8, kInt8, kFloat};
+    EXPECT_EQ(build_of(*plugin).getOutputDataTypes(&y, 1, inputs, 3), 0);
+    EXPECT_EQ(y, c.y_scale ? kInt8 : kFloat);
+    const DataType floats[] = {kHalf, kHalf, kFloat};
+    EXPECT_NE(build_of(*plugin).getOutputDataTypes(&y, 1, floats, 3), 0);
+    EXPECT_EQ(message(),
+              "dcn_deploy: DeformConv2d 'layer': input X: expected int8, since there are scales, "
+              "got float16");
+  }
 }
 
 TEST_F(Formats, OutputHasTheTypeOfX) {

@@ -37,7 +37,8 @@ std::vector<nvinfer1::DynamicPluginTensorDesc> dynamic(const Tensors& tensors) {
 }
 
 DataType type_of(DType dtype) {
-  constexpr DataType kTypes[kDTypeCount] = {DataType::kFLOAT, DataType::kHALF, DataType::kBF16};
+  constexpr DataType kTypes[] = {DataType::kFLOAT, DataType::kHALF, DataType::kBF16,
+                                 DataType::kINT8};
   return kTypes[static_cast<int>(dtype)];
 }
 

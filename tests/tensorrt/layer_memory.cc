@@ -20,7 +20,9 @@ std::int64_t volume(const std::vector<std::int64_t>& sizes) {
 std::size_t place_of(std::int64_t index, TensorFormat format,
                      const std::vector<std::int64_t>& sizes) {
   if (format == TensorFormat::kLINEAR) return static_cast<std::size_t>(index);
-  if (format != TensorFormat::kHWC8 || sizes[1] % 8 != 0) {
+  const bool hwc8 = format == TensorFormat::kHWC8 && sizes[1] % 8 == 0;
+  const bool hwc16 = format == TensorFormat::kHWC16 && sizes[1] % 16 == 0;
+  if (!hwc8 && !hwc16) {
     throw std::invalid_argument("a format that the tests cannot lay out");
   }
   const std::int64_t channels = sizes[1];

@@ -122,6 +122,11 @@ FieldList& FieldList::real(const std::string& name, float value) {
   return add(name, &value, 4, nvinfer1::PluginFieldType::kFLOAT32, 1);
 }
 
+FieldList& FieldList::reals(const std::string& name, const std::vector<float>& values) {
+  return add(name, values.data(), 4 * values.size(), nvinfer1::PluginFieldType::kFLOAT32,
+             static_cast<std::int32_t>(values.size()));
+}
+
 FieldList& FieldList::wide_real(const std::string& name, double value) {
   return add(name, &value, 8, nvinfer1::PluginFieldType::kFLOAT64, 1);
 }

@@ -65,6 +65,7 @@ class FieldList {
   FieldList& integers(const std::string& name, const std::vector<std::int32_t>& values);
   FieldList& wide_integers(const std::string& name, const std::vector<std::int64_t>& values);
   FieldList& real(const std::string& name, float value);
+  FieldList& reals(const std::string& name, const std::vector<float>& values);
   FieldList& wide_real(const std::string& name, double value);
   FieldList& text(const std::string& name, const std::string& value);
   FieldList& remove(const std::string& name);

@@ -56,9 +56,11 @@ def pool_node(**attributes: Any) -> onnx.NodeProto:
     [
         (conv_node(strides=[2, 1], pads=[1, 0, 2, 1], dilations=[1, 2], group=1, kernel_shape=[3, 2]), CONV_INPUTS),
         (conv_node(plugin_namespace="dcn_deploy", plugin_version="1", group=1), CONV_INPUTS),
+        (conv_node(x_scale=0.1, weight_scale=[0.25] * 8, y_scale=0.5), CONV_INPUTS),
+        (conv_node(x_scale=0.1, weight_scale=[0.25]), CONV_INPUTS),
         (pool_node(**POOL_ATTRIBUTES), POOL_INPUTS),
     ],
-    ids=["conv", "conv-in-namespace", "pool"],
+    ids=["conv", "conv-in-namespace", "conv-int8", "conv-int8-to-float32", "pool"],
 )
 def test_the_parser_finds_the_creator_and_creates_the_plugin(
     parse: Parse, node: onnx.NodeProto, inputs: dict[str, list[Any]]
@@ -78,6 +80,11 @@ def test_the_parser_finds_the_creator_and_creates_the_plugin(
         (conv_node(strides=[2, 1, 1]), CONV_INPUTS, "field strides: expected 2 values, got 3"),
         (conv_node(group=1.0), CONV_INPUTS, "field group: expected kINT32 or kINT64, got kFLOAT32"),
         (conv_node(pads=[0, 0, -1, 0]), CONV_INPUTS, "attribute pads[2] (bottom): expected at least 0, got -1"),
+        (
+            conv_node(x_scale=-1.0, weight_scale=[0.25]),
+            CONV_INPUTS,
+            "field x_scale: expected positive, finite numbers, got -1",
+        ),
         (conv_node(optional_inputs="bias"), CONV_INPUTS, "field optional_inputs: expected names of B,mask in this"),
         (pool_node(), POOL_INPUTS, "attribute output_size[0]: expected at least 1, got 0"),
         (
