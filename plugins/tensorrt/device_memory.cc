@@ -37,6 +37,7 @@ DeviceBuffer::~DeviceBuffer() {
   const BesideCaptures beside;
   // There is nobody to tell, and after the end of the driver it fails as a matter of course.
   static_cast<void>(cudaFree(data_));
+  static_cast<void>(cudaGetLastError());
 }
 
 Status allocate(std::size_t bytes, DeviceBuffer* buffer) {

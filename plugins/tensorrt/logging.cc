@@ -96,7 +96,11 @@ void set_host(const void* code) noexcept {
     const auto function = reinterpret_cast<std::int32_t (*)()>(dlsym(host, name));
     return function != nullptr ? function() : 0;
   };
-  place.store(place_of(version("getInferLibMajorVersion"), version("getInferLibMinorVersion")));
+  const int found =
+      place_of(version("getInferLibMajorVersion"), version("getInferLibMinorVersion"));
+  // That of another TensorRT in this process would be called by the wrong layout.
+  if (found != place.load()) logger_finder.store(nullptr);
+  place.store(found);
   get_logger.store(reinterpret_cast<GetLogger>(dlsym(host, "getLogger")));
 }
 

@@ -183,6 +183,8 @@ __device__ __forceinline__ void mma_s8_16832(int32_t (&d)[4], const uint32_t (&a
 // "what: expected success, got <error>" for a call of the CUDA runtime.
 inline Status status_of(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return {};
+  // Forgotten, so that the next launch is not blamed for it.
+  static_cast<void>(cudaGetLastError());
   const StatusCode code =
       error == cudaErrorMemoryAllocation ? StatusCode::kOutOfMemory : StatusCode::kDevice;
   return make_status(code, "%s: expected success, got %s (%s)", what, cudaGetErrorName(error),
@@ -196,10 +198,17 @@ Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t share
   // What a block may have without asking.
   constexpr size_t kDefaultSharedBytes = 48 * 1024;
   if (shared_bytes > kDefaultSharedBytes) {
+    // The limit is the kernel's and not the launch's: as much as the device has, so that no other
+    // thread, which starts the same kernel with less, can lower it in between.
+    int ordinal = 0;
+    int most = 0;
+    DCN_DEPLOY_RETURN_IF_ERROR(status_of(cudaGetDevice(&ordinal), "current device"));
+    DCN_DEPLOY_RETURN_IF_ERROR(
+        status_of(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal),
+                  "attribute of the device"));
     DCN_DEPLOY_RETURN_IF_ERROR(
         status_of(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(shared_bytes)),
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, most),
                   "shared memory of a block"));
   }
   kernel<<<grid, block, shared_bytes, stream>>>(Parameters(arguments)...);
