@@ -44,6 +44,11 @@ def coordinate_positions(node: ir.Node) -> frozenset[int]:
     return frozenset(i for i, declared in enumerate(schema.inputs) if declared.name in names)
 
 
+def extent_positions(node: ir.Node) -> frozenset[int]:
+    """Positions of the floating-point inputs that are extents or steps."""
+    return frozenset() if node.domain else _EXTENTS.get(node.op_type, frozenset())
+
+
 def branch(graph: ir.Graph) -> set[ir.Node]:
     """Return the nodes of a graph whose results go into coordinate inputs and nowhere else."""
     inside: set[ir.Node] = set()
@@ -59,7 +64,9 @@ def branch(graph: ir.Graph) -> set[ir.Node]:
 def index_arithmetic(nodes: Sequence[ir.Node], others: Set[ir.Node] = frozenset()) -> set[ir.Node]:
     """Return the nodes that compute extents or indices in floating point: what leads to integers or to ``scales``.
 
-    Of those that see integers and constants alone, one such use is enough; of others, it has to be the only one.
+    The Casts to integers at their end are among them, since they read what must not be rounded.
+
+    Where a node sees integers and constants alone, one such use is enough; elsewhere it must have no other.
 
     Args:
         nodes: of the graph and its subgraphs, each after those whose results it uses.
@@ -73,11 +80,12 @@ def index_arithmetic(nodes: Sequence[ir.Node], others: Set[ir.Node] = frozenset(
         results = [value for value in node.outputs if _is_float(value)]
         uses = [use for value in results for use in value.uses()]
         leads = [use.node in inside or _is_index_use(use.node, use.idx) for use in uses]
+        casts = {use.node for use in uses if _is_cast_to_integer(use.node, use.idx)}
         if not any(leads):
             continue
         kept = all(lead or use.node in others for lead, use in zip(leads, uses, strict=True))
         if node in free or (kept and not any(value.is_graph_output() for value in results)):
-            inside.add(node)
+            inside |= {node, *casts}
     return inside
 
 
@@ -103,13 +111,14 @@ def _is_float(value: ir.Value | None) -> bool:
     return value is not None and dtype_of(value) in FLOATS
 
 
-def _is_index_use(node: ir.Node, position: int) -> bool:
-    if node.domain:
+def _is_cast_to_integer(node: ir.Node, position: int) -> bool:
+    if node.domain or node.op_type not in ("Cast", "CastLike"):
         return False
-    if node.op_type in ("Cast", "CastLike"):
-        dtype = dtype_of(node.outputs[0]) or ""
-        return position == 0 and dtype.startswith(("int", "uint"))
-    return position in _EXTENTS.get(node.op_type, frozenset())
+    return position == 0 and (dtype_of(node.outputs[0]) or "").startswith(("int", "uint"))
+
+
+def _is_index_use(node: ir.Node, position: int) -> bool:
+    return _is_cast_to_integer(node, position) or position in extent_positions(node)
 
 
 def _free_of_features(nodes: Iterable[ir.Node]) -> set[ir.Node]:

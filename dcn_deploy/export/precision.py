@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dcn_deploy.errors import InvalidArgumentError, describe
 from dcn_deploy.export import onnx_schema
-from dcn_deploy.export.float32_nodes import FLOATS, beyond_float16, branch, coordinate_positions, index_arithmetic
+from dcn_deploy.export.float32_nodes import (
+    FLOATS,
+    beyond_float16,
+    branch,
+    coordinate_positions,
+    extent_positions,
+    index_arithmetic,
+)
 from dcn_deploy.export.node_reading import constant_of, dtype_of, label, schema_of, view_of
 from dcn_deploy.export.operators.int8 import is_quantised
 
@@ -188,7 +195,7 @@ class _Typing:
         needs, gives = self.original()
         if schema is None:
             return needs, gives
-        coordinates = coordinate_positions(self._node)
+        coordinates, extents = coordinate_positions(self._node), extent_positions(self._node)
         ours = schema_of(self._node)
         quantised = ours is not None and is_quantised(view_of(self._node, ours))
         bound: dict[str, str] = {}
@@ -198,7 +205,8 @@ class _Typing:
                 continue
             if quantised and position not in coordinates:
                 continue  # the bias beside int8 features
-            chosen = _allowed(schema, variable, _WIDE if mixed and position in coordinates else own)
+            wide = (mixed and position in coordinates) or position in extents
+            chosen = _allowed(schema, variable, _WIDE if wide else own)
             if chosen is not None:
                 needs[position] = bound[variable] = chosen
         for position in range(len(gives)):
