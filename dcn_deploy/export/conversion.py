@@ -64,7 +64,8 @@ class ConversionResult:
         opset: version of the default domain.
         nodes: number of deformable nodes.
         precision: element type of the weights: ``fp32``, ``fp16``, ``bf16``, ``fp64`` or ``mixed``.
-        kept_float32: nodes that compute in float32 all the same, since a constant of theirs is beyond float16.
+        kept_float32: nodes that compute in float32 all the same, since a constant of theirs is beyond float16
+            (too large, or too small and then of the nodes before them as well).
         folded: names of the convolutions that were folded into int8 nodes; None if that was not asked for.
         left: (name, reason) of the quantised ones that could not be folded; None likewise.
     """

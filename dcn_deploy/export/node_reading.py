@@ -49,6 +49,13 @@ def dtype_of(value: ir.Value) -> str | None:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
+def constant_of(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return what a value always is; None if it is computed, or an input of the graph, with a default or not."""
+    import onnx_ir as ir
+
+    return None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
+
+
 def attributes_of(node: ir.Node) -> dict[str, Any]:
     """Return the node's attributes as plain Python values.
 

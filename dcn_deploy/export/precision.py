@@ -9,18 +9,28 @@ inputs and outputs keep their types.
 ``mixed``: own type float16, but float32 for the coordinate inputs of deformable nodes (offset, mask, rois) and for
 every node whose results go nowhere but there, which is the branch that predicts offsets and masks.
 
-A constant with finite values beyond float16's largest, 65504, keeps the nodes that use it in float32.
+Arithmetic on extents and indices (what leads to a Cast to integers, or to ``scales``) stays float32 in every precision.
+A constant with finite values beyond float16's largest, 65504, keeps the nodes that use it in float32; a single number
+below float16's smallest normal one, 2⁻¹⁴, keeps what uses their results too. A constant that is an input of the graph
+as well is a default, which the caller may override: it keeps its type, and a Cast follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dcn_deploy.errors import InvalidArgumentError, describe
 from dcn_deploy.export import onnx_schema
-from dcn_deploy.export.node_reading import dtype_of, label, schema_of, view_of
-from dcn_deploy.export.operators import OPERATOR_EXPORTS
+from dcn_deploy.export.float32_nodes import (
+    FLOATS,
+    beyond_float16,
+    branch,
+    coordinate_positions,
+    extent_positions,
+    index_arithmetic,
+)
+from dcn_deploy.export.node_reading import constant_of, dtype_of, label, schema_of, view_of
 from dcn_deploy.export.operators.int8 import is_quantised
 
 if TYPE_CHECKING:
@@ -32,9 +42,7 @@ Precision = Literal["fp32", "fp16", "bf16", "mixed"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 _OWN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "mixed": "float16"}
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _WIDE = "float32"
-_LARGEST_FLOAT16 = 65504.0
 # How the standard's type strings call them.
 _IN_SCHEMA = {"float16": "float16", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
 
@@ -59,7 +67,7 @@ def apply(model: ir.Model, precision: str) -> tuple[str, ...]:
         precision: one of :data:`PRECISIONS`.
 
     Returns:
-        Names of the nodes that stay in float32 because of a constant beyond float16.
+        Names of the nodes that stay in float32 because of a constant beyond float16, too large or too small.
     """
     from dcn_deploy.export.shape_inference import infer
 
@@ -85,9 +93,10 @@ class _Pass:
         graph = self._model.graph
         nodes = [node for each in self._model.graphs() for node in each]
         own = [node for node in graph if not _is_opaque(node, self._model)]
-        branch = set(_branch(graph)) if self._mixed else set()
-        beyond = [node for node in own if self._own == "float16" and any(map(_overflows, _constants(node)))]
-        wide = branch | set(beyond)
+        wide = branch(graph) if self._mixed else set()
+        wide |= index_arithmetic(nodes, wide)
+        beyond = beyond_float16(own) if self._own == "float16" else set()
+        wide |= beyond
         needs: dict[ir.Node, list[str | None]] = {}
         gives: dict[ir.Node, list[str | None]] = {}
         for node in nodes:
@@ -118,7 +127,7 @@ class _Pass:
                     )
         _remove_idle_casts(graph)
         _remove_unused_constants(self._model)
-        return tuple(label(node) for node in beyond)
+        return tuple(label(node) for node in own if node in beyond)
 
     def _converted(self, value: ir.Value, dtype: str) -> ir.Value:
         """Return ``value`` in another type: a constant of that type, or the output of a Cast behind it."""
@@ -186,7 +195,7 @@ class _Typing:
         needs, gives = self.original()
         if schema is None:
             return needs, gives
-        coordinates = _coordinate_positions(self._node)
+        coordinates, extents = coordinate_positions(self._node), extent_positions(self._node)
         ours = schema_of(self._node)
         quantised = ours is not None and is_quantised(view_of(self._node, ours))
         bound: dict[str, str] = {}
@@ -196,7 +205,8 @@ class _Typing:
                 continue
             if quantised and position not in coordinates:
                 continue  # the bias beside int8 features
-            chosen = _allowed(schema, variable, _WIDE if mixed and position in coordinates else own)
+            wide = (mixed and position in coordinates) or position in extents
+            chosen = _allowed(schema, variable, _WIDE if wide else own)
             if chosen is not None:
                 needs[position] = bound[variable] = chosen
         for position in range(len(gives)):
@@ -214,7 +224,7 @@ class _Typing:
 
 def _float(value: ir.Value | None) -> str | None:
     dtype = None if value is None else dtype_of(value)
-    return dtype if dtype in _FLOATS else None
+    return dtype if dtype in FLOATS else None
 
 
 def _schema(node: ir.Node, model: ir.Model) -> onnx.defs.OpSchema | None:
@@ -265,51 +275,11 @@ def _is_opaque(node: ir.Node, model: ir.Model) -> bool:
     return _schema(node, model) is None
 
 
-def _coordinate_positions(node: ir.Node) -> frozenset[int]:
-    """Positions of the inputs that say where a deformable node samples, and how much."""
-    schema = schema_of(node)
-    if schema is None:
-        return frozenset()
-    names = OPERATOR_EXPORTS[schema.op_type].coordinate_inputs
-    return frozenset(i for i, declared in enumerate(schema.inputs) if declared.name in names)
-
-
-def _branch(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Yield the nodes of a graph whose results go into coordinate inputs and nowhere else."""
-    inside: set[ir.Node] = set()
-    for node in reversed(list(graph)):
-        uses = [use for value in node.outputs for use in value.uses()]
-        if not uses or schema_of(node) is not None or any(value.is_graph_output() for value in node.outputs):
-            continue
-        if all(use.node in inside or use.idx in _coordinate_positions(use.node) for use in uses):
-            inside.add(node)
-            yield node
-
-
-def _constants(node: ir.Node) -> Iterator[ir.TensorProtocol]:
-    import onnx_ir as ir
-
-    for value in node.inputs:
-        tensor = None if value is None else ir.convenience.get_const_tensor(value)
-        if tensor is not None:
-            yield tensor
-
-
-def _overflows(tensor: ir.TensorProtocol) -> bool:
-    import numpy as np
-    import onnx_ir as ir
-
-    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.BFLOAT16):
-        return False
-    array = tensor.numpy().astype(np.float64)
-    return bool((np.isfinite(array) & (np.abs(array) > _LARGEST_FLOAT16)).any())
-
-
 def _constant_in(value: ir.Value, dtype: str) -> ir.TensorProtocol | None:
     """Return a constant's content in another type; None if the value is no constant."""
     import onnx_ir as ir
 
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = constant_of(value)
     return None if tensor is None else ir.tensor(tensor.numpy().astype(_ir_type(dtype).numpy()))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dcn_deploy.errors import describe
 from dcn_deploy.export import model_files, opsets
 from dcn_deploy.export.conversion import Converter
-from dcn_deploy.export.node_reading import dtype_of, inputs_of, label, schema_of, view_of
+from dcn_deploy.export.node_reading import constant_of, dtype_of, inputs_of, label, schema_of, view_of
 from dcn_deploy.export.operators import int8
 from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN
 
@@ -265,11 +265,10 @@ def _scales(node: ir.Node, tensor: str) -> tuple[float, ...]:
 
 
 def _constant(value: ir.Value, what: str) -> np.ndarray[Any, Any]:
-    import onnx_ir as ir
-
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = constant_of(value)
     if tensor is None:
-        raise _NotFoldableError(describe(what, expected="a constant", actual=f"'{value.name}', which is computed"))
+        kind = "a default, for an input of the graph" if value.is_initializer() else "computed"
+        raise _NotFoldableError(describe(what, expected="a constant", actual=f"'{value.name}', which is {kind}"))
     return tensor.numpy()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from engine_networks import small_network
 from onnx import TensorProto, helper, numpy_helper
@@ -174,6 +175,158 @@ def test_infinity_is_no_overflow() -> None:
         helper.make_node("Min", ["x", "bound"], ["z"], name="clip"), constants={"bound": np.array(np.inf, np.float32)}
     )
     assert inputs_of(convert(model, precision="fp16"), "clip") == [HALF, HALF]
+
+
+def test_an_epsilon_keeps_what_divides_by_it_in_float32(tmp_path: Path) -> None:
+    """As ``F.normalize`` is exported: in half, 1e-12 is 0, and a zero vector over its norm no number."""
+    model = between(
+        helper.make_node("ReduceL2", ["x", "axes"], ["norm"], name="norm"),
+        helper.make_node("Clip", ["norm", "epsilon"], ["clipped"], name="clip"),
+        helper.make_node("Shape", ["x"], ["extents"], name="shape"),
+        helper.make_node("Expand", ["clipped", "extents"], ["divisor"], name="expand"),
+        helper.make_node("Div", ["x", "divisor"], ["z"], name="div"),
+        constants={"epsilon": np.array(1e-12, np.float32), "axes": np.array([1])},
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    result = convert_file(tmp_path / "m.onnx", tmp_path / "h.onnx", precision="fp16")
+    assert result.kept_float32 == ("clip", "expand", "div")
+    half = onnx.load(tmp_path / "h.onnx")
+    assert inputs_of(half, "norm")[0] == HALF
+    assert inputs_of(half, "div") == [SINGLE, SINGLE]
+    assert inputs_of(half, "dcn") == [HALF] * 3
+    assert (run(half, x=0 * image()) == 0).all()
+
+
+def test_an_epsilon_under_a_logarithm() -> None:
+    """In a Constant node, behind a Cast: the Add still uses it, and the Log takes the sum unrounded."""
+    model = between(
+        helper.make_node("Constant", [], ["wide"], name="constant", value_float=1e-8),
+        helper.make_node("Cast", ["wide"], ["epsilon"], name="cast", to=SINGLE),
+        helper.make_node("Add", ["x", "epsilon"], ["sum"], name="add"),
+        helper.make_node("Log", ["sum"], ["z"], name="log"),
+    )
+    half = convert(model, precision="fp16")
+    assert inputs_of(half, "log") == [SINGLE]
+    assert np.isfinite(run(half, x=0 * image())).all()
+
+
+@pytest.mark.parametrize("small", [0.0, 2.0**-14, float("inf"), [1e-8, 1.0], [1e-8, 1e-8]])
+def test_zero_what_float16_holds_and_weights_are_no_epsilon(small: float | list[float]) -> None:
+    array = np.resize(np.array(small, np.float32), (7,) if isinstance(small, list) else ())
+    model = between(helper.make_node("Add", ["x", "small"], ["z"], name="add"), constants={"small": array})
+    assert inputs_of(convert(model, precision="fp16"), "add") == [HALF, HALF]
+
+
+def resized(*nodes: onnx.NodeProto, constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """``x`` [N, 4, H, W] resized as ``nodes`` say from ``extents``, its shape in float32: scales or sizes."""
+    sizes = nodes[-1].output[0]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Shape", ["x"], ["shape"], name="shape"),
+            helper.make_node("Cast", ["shape"], ["extents"], name="extents", to=SINGLE),
+            *nodes,
+            helper.make_node(
+                "Resize", ["x", "", *(["scales"] if sizes == "scales" else ["", "sizes"])], ["y"], name="resize"
+            ),
+        ],
+        "resized",
+        [helper.make_tensor_value_info("x", SINGLE, ["n", 4, "h", "w"])],
+        [helper.make_tensor_value_info("y", SINGLE, ["n", 4, "a", "b"])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "mixed"])
+def test_arithmetic_on_extents_stays_float32(precision: str) -> None:
+    """A tenth of ten is one; in half a tenth is less, and the floor 0."""
+    model = resized(
+        helper.make_node("Mul", ["extents", "factors"], ["scaled"], name="mul"),
+        helper.make_node("Floor", ["scaled"], ["whole"], name="floor"),
+        helper.make_node("Cast", ["whole"], ["sizes"], name="sizes", to=TensorProto.INT64),
+        constants={"factors": np.array([1, 1, 0.1, 1 / 3], np.float32)},
+    )
+    half = convert(model, precision=precision)
+    assert inputs_of(half, "resize") == [HALF, 0, 0, TensorProto.INT64]
+    x = np.ones((1, 4, 10, 9), np.float32)
+    assert run(model, x=x).shape == run(half, x=x).shape == (1, 4, 1, 3)
+
+
+def test_extents_that_features_use_too_stay_float32_up_to_those() -> None:
+    model = resized(
+        helper.make_node("Sub", ["extents", "one"], ["less"], name="sub"),
+        helper.make_node("Add", ["less", "one"], ["again"], name="add"),
+        helper.make_node("Cast", ["again"], ["sizes"], name="sizes", to=TensorProto.INT64),
+        constants={"one": np.array(1, np.float32)},
+    )
+    model.graph.node[-1].output[0] = "same"
+    model.graph.node.append(helper.make_node("ReduceMax", ["less"], ["largest"], name="largest", keepdims=0))
+    model.graph.node.append(helper.make_node("Div", ["same", "largest"], ["y"], name="div"))
+    half = convert(model, precision="fp16")
+    assert inputs_of(half, "sub") == inputs_of(half, "add") == [SINGLE, SINGLE]
+    assert inputs_of(half, "largest") == [HALF]
+    assert inputs_of(half, "div") == [HALF, HALF]
+    # 4097 takes 13 bits, float16 has 11.
+    assert run(half, x=np.ones((1, 4, 1, 4097), np.float32)).shape == (1, 4, 1, 4097)
+
+
+def test_what_computes_scales_stays_float32() -> None:
+    model = resized(
+        helper.make_node("Mul", ["extents", "tenths"], ["scaled"], name="mul"),
+        helper.make_node("Div", ["scaled", "extents"], ["scales"], name="div"),
+        constants={"tenths": np.array([1, 1, 0.1, 0.1], np.float32)},
+    )
+    half = convert(model, precision="fp16")
+    assert inputs_of(half, "mul") == inputs_of(half, "div") == [SINGLE, SINGLE]
+    x = np.ones((1, 4, 4010, 10), np.float32)
+    assert run(half, x=x).shape == run(model, x=x).shape
+
+
+def test_indices_of_features_stay_float32_up_to_the_convolution() -> None:
+    """What else uses a map keeps it in half, and weights are not needed in float32 for the sake of an index."""
+    model = small_network()
+    model.graph.node.append(helper.make_node("Mul", ["y", "levels"], ["steps"], name="mul"))
+    model.graph.node.append(helper.make_node("Floor", ["steps"], ["whole"], name="floor"))
+    model.graph.node.append(helper.make_node("Cast", ["whole"], ["index"], name="index", to=TensorProto.INT32))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1000, np.float32), "levels"))
+    model.graph.output.append(helper.make_tensor_value_info("index", TensorProto.INT32, [1, 8, 6, 7]))
+    half = convert(model, precision="fp16")
+    assert inputs_of(half, "mul") == [SINGLE, SINGLE]
+    assert inputs_of(half, "floor") == [SINGLE]
+    assert inputs_of(half, "dcn") == [HALF] * 3
+
+
+@pytest.mark.parametrize("precision", ["fp16", "mixed", "bf16"])
+def test_a_default_of_an_input_can_still_be_overridden(precision: str) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "gain"], ["y"], name="mul")],
+        "gained",
+        [helper.make_tensor_value_info(name, SINGLE, shape) for name, shape in (("x", [3]), ("gain", []))],
+        [helper.make_tensor_value_info("y", SINGLE, [3])],
+        [numpy_helper.from_array(np.array(1, np.float32), "gain")],
+    )
+    source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    model = convert(source, precision=precision)
+    assert types_of(model)["gain"] == SINGLE
+    assert [value.name for value in model.graph.input] == ["x", "gain"]
+    (mul,) = (node for node in model.graph.node if node.name == "mul")
+    (cast,) = (node for node in model.graph.node if node.output[0] == mul.input[1])
+    assert (cast.op_type, list(cast.input)) == ("Cast", ["gain"])
+    if precision == "bf16":
+        return  # ONNX Runtime's CPU has no products in it
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.array([1, 2, 3], np.float32)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x)
+    np.testing.assert_array_equal(session.run(None, {"x": x, "gain": np.array(2, np.float32)})[0], 2 * x)
+
+
+def test_a_large_default_of_an_input_is_no_constant() -> None:
+    model = between(
+        helper.make_node("Mul", ["x", "gain"], ["z"], name="mul"), constants={"gain": np.array(1e5, np.float32)}
+    )
+    assert inputs_of(convert(model, precision="fp16"), "mul") == [SINGLE, SINGLE]
+    model.graph.input.append(helper.make_tensor_value_info("gain", SINGLE, []))
+    assert inputs_of(convert(model, precision="fp16"), "mul") == [HALF, HALF]
 
 
 def test_what_the_standard_fixes_stays_float32() -> None:

@@ -223,6 +223,16 @@ def test_a_scale_that_is_computed_is_left(rng: np.random.Generator) -> None:
     )
 
 
+def test_a_scale_that_a_caller_may_override_is_left(rng: np.random.Generator) -> None:
+    model, _ = qdq_model(LEFT_CASE, rng)
+    model.graph.input.append(helper.make_tensor_value_info("x_scale", TensorProto.FLOAT, []))
+    result = fold_quantisation(model)
+    assert result.left == (
+        ("conv", "scale of X: expected a constant, got 'x_scale', which is a default, for an input of the graph."),
+    )
+    assert result.folded == ()
+
+
 def test_half_features_want_a_quantised_y(rng: np.random.Generator) -> None:
     for quantised_y in (True, False):
         model, _ = qdq_model(
