@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dcn_deploy.errors import BackendError
 from dcn_deploy.runtime import gpu
 from dcn_deploy.runtime.engine_layers import layers_of
 from dcn_deploy.runtime.engine_metadata import Device
@@ -25,7 +26,11 @@ def inspect(api: Api, plan: Any, device: Device | None) -> tuple[tuple[dict[str,
     if device is None and gpu.find() is None:
         return None, "not listed: an engine can only be looked into on a machine with a GPU"
     with api.listening() as messages:
-        engine = api.trt.Runtime(api.logger).deserialize_cuda_engine(plan)
+        try:
+            runtime = api.create_runtime()
+        except BackendError as error:
+            return None, f"not listed: {error}"
+        engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             # An engine for other GPUs than this machine's, say: it was built all the same.
             said = "; ".join(messages.errors) or "no reason given"

@@ -119,7 +119,7 @@ class EngineRunner(ModelRunner):
         trt = self._api.trt
         what = f"it cannot load the engine '{path.name}'"
         with self._api.listening() as messages:
-            self._runtime = trt.Runtime(self._api.logger)
+            self._runtime = self._api.create_runtime()
             if self._metadata is not None and self._metadata.version_compatible:
                 # Such an engine brings the runtime of the version that built it along, as code.
                 self._runtime.engine_host_code_allowed = True

@@ -327,6 +327,20 @@ def test_what_the_inspector_says_becomes_layers(monkeypatch: pytest.MonkeyPatch)
     assert "no reason given" in missing
 
 
+def test_without_a_runtime_the_layers_are_missing_and_the_reason_is_given(
+    tensorrt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dcn_deploy.engine import layers
+
+    def refused(logger: Any) -> None:
+        logger.log(tensorrt.trt.ILogger.Severity.ERROR, "no driver")
+
+    monkeypatch.setattr(tensorrt.trt, "Runtime", refused)
+    found, missing = layers.inspect(tensorrt, b"plan", Device("NVIDIA L4", (8, 9)))
+    assert found is None
+    assert missing.startswith(f"not listed: {tensorrt.title}: it cannot make a runtime: no driver.")
+
+
 def test_the_folder_of_the_process_does_not_matter(saved: Callable[..., Path], tmp_path: Path) -> None:
     saved()
     here = Path.cwd()
