@@ -19,7 +19,7 @@ from dcn_deploy.engine.preparation import Prepared, prepare
 from dcn_deploy.engine.progress import Advance, Progress, monitor
 from dcn_deploy.engine.shapes import Profile, check_profiles
 from dcn_deploy.errors import BackendError, InvalidArgumentError, describe
-from dcn_deploy.runtime import tensorrt_api
+from dcn_deploy.runtime import onnx_model, tensorrt_api
 from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, Range, deformable, file_hash, text
 from dcn_deploy.runtime.tensorrt_api import Api, Messages, PluginLibrary
 
@@ -137,7 +137,8 @@ def build_engine(
         MissingDependencyError: if the backend's package is not installed.
         LibraryNotBuiltError: if the engine needs the plugin library, and it is not part of this installation.
         InvalidArgumentError: for a wrong option, form, output path, or shapes that do not fit the network.
-        InvalidModelError: if the file cannot be read.
+        ModelSourceError: if there is no such file.
+        InvalidModelError: if the file, or the file of its weights, cannot be read.
         UnsupportedError: if the backend cannot do what is asked, or cannot run something in the file.
         BackendError: if TensorRT cannot read the network or build the engine; the message has its reasons.
     """
@@ -205,6 +206,8 @@ class EngineBuilder(ABC):
         self, model: Path, output: Path, form: str | None, profiles: Sequence[Profile], advance: Advance | None
     ) -> BuildResult:
         """Build one engine; see :func:`build_engine`."""
+        # Before the file is read, so that a change during the build is noticed.
+        source_sha256 = onnx_model.source_hash(model, "dcn-deploy build")
         prepared = prepare(model, self.api.package, form=form, tf32=self.options.tf32)
         checked = check_profiles(profiles, prepared.inputs)
         device = self.device()
@@ -216,7 +219,6 @@ class EngineBuilder(ABC):
         seconds = time.perf_counter() - began
         _write(plan, output)
         sha256, size = file_hash(output)
-        source_sha256, _ = file_hash(model)
         metadata = EngineMetadata(
             backend=self.backend,
             version=self.api.version,

@@ -82,7 +82,7 @@ class EngineMetadata:
         version: version of the package that built the engine.
         plugins: version of this project's plugin library that the engine calls; None if it calls none.
         source: name of the ONNX file that was given, without its folder.
-        source_sha256: hash of that file, in hexadecimal.
+        source_sha256: hash of that file and its external data; see :func:`dcn_deploy.runtime.onnx_model.source_hash`.
         form: form of the deformable nodes in what the parser read; None if there are none.
         precision: of the network, as ``convert --precision`` names it.
         inputs: what the engine takes: names, dtypes and shapes, dynamic extents by name.

@@ -22,11 +22,12 @@ from dcn_deploy.engine.shapes import fixed
 from dcn_deploy.errors import (
     BackendError,
     InvalidArgumentError,
+    InvalidModelError,
     LibraryNotBuiltError,
     MissingDependencyError,
     UnsupportedError,
 )
-from dcn_deploy.runtime import engine_metadata, gpu, tensorrt_api
+from dcn_deploy.runtime import engine_files, engine_metadata, gpu, tensorrt_api
 from dcn_deploy.runtime.engine_metadata import Device
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -58,6 +59,41 @@ def test_the_engine_is_what_tensorrt_made(saved: Callable[..., Path], tmp_path: 
     """Its beginning is that of a plan file, whose magic number spells ``ptrt`` or ``rtrt``."""
     build_engine(saved(), tmp_path / "model.engine", backend="tensorrt-rtx")
     assert b"rt" in (tmp_path / "model.engine").read_bytes()[:16].lower()
+
+
+def _with_external_weights(path: Path) -> Path:
+    onnx.save_model(
+        engine_networks.small_network(), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    return path
+
+
+def test_changed_external_weights_are_noticed(tmp_path: Path) -> None:
+    source, target = _with_external_weights(tmp_path / "network.onnx"), tmp_path / "m.engine"
+    build_engine(source, target, backend="tensorrt-rtx")
+    assert engine_files.source_of(target) == source
+    weights = tmp_path / "weights.bin"
+    content = weights.read_bytes()
+    weights.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert engine_files.source_of(target) is None
+    weights.write_bytes(content)
+    assert engine_files.source_of(target) == source
+    weights.unlink()
+    assert engine_files.source_of(target) is None
+    with pytest.raises(InvalidModelError, match=r"keeps weights in a file of its own.*Keep that file beside it"):
+        build_engine(source, target, backend="tensorrt-rtx")
+
+
+def test_a_change_during_the_build_is_noticed(saved: Callable[..., Path], tmp_path: Path) -> None:
+    source, target = saved(), tmp_path / "m.engine"
+    changed = engine_networks.small_network()
+    changed.graph.name = "another"
+
+    def change(done: float, total: float | None, text: str | None) -> None:
+        onnx.save(changed, source)
+
+    build_engine(source, target, backend="tensorrt-rtx", progress=change)
+    assert engine_files.source_of(target) is None
 
 
 def test_dynamic_shapes_in_two_profiles(saved: Callable[..., Path], tmp_path: Path) -> None:
