@@ -199,8 +199,12 @@ class EngineBuilder(ABC):
         """Set what only this package has."""
 
     @abstractmethod
-    def finished(self, config: Any) -> None:
-        """Keep what is worth keeping of a successful build beside the engine."""
+    def finished(self, config: Any) -> tuple[str, ...]:
+        """Keep what else is worth keeping of a build whose engine is written.
+
+        Returns:
+            Warnings of what could not be kept; nothing is raised for that.
+        """
 
     def build(
         self, model: Path, output: Path, form: str | None, profiles: Sequence[Profile], advance: Advance | None
@@ -215,7 +219,7 @@ class EngineBuilder(ABC):
         began = time.perf_counter()
         with self.api.listening() as messages:
             plugins = self.prepare_registry(prepared)
-            plan = self._plan(prepared, checked, progress, messages)
+            plan, config = self._plan(prepared, checked, progress, messages)
         seconds = time.perf_counter() - began
         _write(plan, output)
         sha256, size = file_hash(output)
@@ -242,14 +246,16 @@ class EngineBuilder(ABC):
             version_compatible=self.options.version_compatible,
         )
         sidecar = metadata.write(output)
+        kept = self.finished(config)
+        del config  # and with it the builder, before the engine is loaded
         found, missing = layers.inspect(self.api, plan, device)
-        warnings = (*prepared.remarks, *messages.warnings)
+        warnings = (*prepared.remarks, *kept, *messages.warnings)
         return BuildResult(output, sidecar, metadata, warnings, found, missing)
 
     def _plan(
         self, prepared: Prepared, profiles: Sequence[dict[str, Range]], progress: Progress, messages: Messages
-    ) -> Any:
-        """Return the serialised engine, as something with a buffer."""
+    ) -> tuple[Any, Any]:
+        """Return (the serialised engine, as something with a buffer; the configuration that built it)."""
         trt, source = self.api.trt, prepared.source.name
         builder = self._created(lambda: trt.Builder(self.api.logger), "a builder", messages)
         network = self._created(lambda: builder.create_network(self._network_flags()), "a network", messages)
@@ -268,8 +274,7 @@ class EngineBuilder(ABC):
             raise progress.stopped_by
         if plan is None:
             raise self.api.error(f"it cannot build an engine from '{source}'", said, self._advice(said))
-        self.finished(config)
-        return plan
+        return plan, config
 
     def _created(self, make: Any, what: str, messages: Messages) -> Any:
         try:

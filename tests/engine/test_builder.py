@@ -320,6 +320,58 @@ def test_a_timing_cache_of_another_kind_is_refused(
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "actual"),
+    [
+        ("folder", "the folder '.*folder'"),
+        ("missing/timing.cache", "'.*timing.cache', whose folder is none"),
+        ("folder/timing.cache", "'.*timing.cache', whose folder cannot be written to"),
+    ],
+)
+def test_a_timing_cache_that_cannot_be_written_is_refused_before_the_build(
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    tensorrt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    actual: str,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "folder")
+    monkeypatch.setattr(tensorrt.trt, "Builder", None)
+    words = rf"timing cache: expected a file in an existing folder .*, got {actual}\. Name another file"
+    with pytest.raises(InvalidArgumentError, match=words):
+        build_engine(
+            saved(),
+            tmp_path / "m.engine",
+            backend="tensorrt",
+            form="decomposed",
+            options=BuildOptions(timing_cache=tmp_path / name),
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
+def test_a_timing_cache_that_cannot_be_written_after_all_costs_no_engine(
+    saved: Callable[..., Path], tmp_path: Path, tensorrt: Any
+) -> None:
+    cache = tmp_path / "folder" / "timing.cache"
+    cache.parent.mkdir()
+
+    def remove(done: float, total: float | None, text: str | None) -> None:
+        if cache.parent.is_dir():
+            cache.parent.rmdir()
+
+    target = tmp_path / "m.engine"
+    options = BuildOptions(timing_cache=cache)
+    result = build_engine(saved(), target, backend="tensorrt", form="decomposed", options=options, progress=remove)
+    assert target.stat().st_size == result.metadata.engine_bytes
+    assert engine_metadata.read(target) == result.metadata
+    assert any(
+        warning.startswith(f"The timing cache '{cache}' was not written: [Errno 2]") for warning in result.warnings
+    )
+
+
 def test_tensorrt_takes_no_list_of_gpus(saved: Callable[..., Path], tmp_path: Path, tensorrt: Any) -> None:
     options = BuildOptions(capabilities=((8, 9),))
     with pytest.raises(UnsupportedError, match=r"TensorRT has no list of compute capabilities.*GPU of this machine"):
