@@ -248,7 +248,7 @@ class EngineBuilder(ABC):
         sidecar = metadata.write(output)
         kept = self.finished(config)
         del config  # and with it the builder, before the engine is loaded
-        found, missing = layers.inspect(self.api, plan, device)
+        found, missing = layers.inspect(self.api, plan, device, version_compatible=self.options.version_compatible)
         warnings = (*prepared.remarks, *kept, *messages.warnings)
         return BuildResult(output, sidecar, metadata, warnings, found, missing)
 

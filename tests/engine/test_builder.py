@@ -415,6 +415,28 @@ def test_what_the_inspector_says_becomes_layers(monkeypatch: pytest.MonkeyPatch)
     assert "no reason given" in missing
 
 
+def test_a_version_compatible_engine_may_bring_its_runtime(
+    saved: Callable[..., Path], tmp_path: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bindings here have no such engines: the flag is played, and what the inspection allows is looked at."""
+    from types import SimpleNamespace
+
+    allowed: list[bool] = []
+
+    class Runtime(SimpleNamespace):
+        engine_host_code_allowed = False
+
+        def deserialize_cuda_engine(self, plan: Any) -> None:
+            allowed.append(self.engine_host_code_allowed)
+
+    monkeypatch.setattr(tensorrt, "create_runtime", Runtime)
+    monkeypatch.setattr(tensorrt.trt.IBuilderConfig, "set_flag", lambda self, flag: None)
+    for wanted in (False, True):
+        options = BuildOptions(version_compatible=wanted, tf32=True)
+        build_engine(saved(), tmp_path / "m.engine", backend="tensorrt", form="decomposed", options=options)
+    assert allowed == [False, True]
+
+
 def test_without_a_runtime_the_layers_are_missing_and_the_reason_is_given(
     tensorrt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
