@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dcn_deploy.engine import layers, parsing
 from dcn_deploy.engine.options import BuildOptions
 from dcn_deploy.engine.preparation import Prepared, prepare
-from dcn_deploy.engine.progress import Advance, Progress, monitor
+from dcn_deploy.engine.progress import Advance, Progress, monitor, stopped_by_signal
 from dcn_deploy.engine.shapes import Profile, check_profiles
 from dcn_deploy.errors import BackendError, InvalidArgumentError, describe
 from dcn_deploy.runtime import onnx_model, tensorrt_api
@@ -267,7 +267,7 @@ class EngineBuilder(ABC):
             config = self._created(builder.create_builder_config, "a configuration", messages)
             self._configure(config, builder, profiles)
             config.progress_monitor = reporting = monitor(self.api, progress)
-            with self.api.listening() as said:
+            with self.api.listening() as said, stopped_by_signal(progress):
                 plan = builder.build_serialized_network(network, config)
             del reporting
         if progress.stopped_by is not None:

@@ -148,6 +148,39 @@ def test_ctrl_c_ends_a_build(saved: Callable[..., Path], tmp_path: Path) -> None
     assert not target.exists()
 
 
+def test_ctrl_c_while_tensorrt_writes_its_log_ends_a_build(saved: Callable[..., Path], tmp_path: Path) -> None:
+    """The bindings swallow what is raised there; the signal comes once, with the first line of the build itself."""
+    program = (
+        "import os, signal, sys, threading\n"
+        "from dcn_deploy.engine import build_engine\n"
+        "from dcn_deploy.runtime import tensorrt_api\n"
+        "started, sent = [], []\n"
+        "class Interrupting(list):\n"
+        "    def append(self, message):\n"
+        "        if started and not sent and threading.current_thread() is threading.main_thread():\n"
+        "            sent.append(message)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "api = tensorrt_api.load('tensorrt-rtx', 'a test')\n"
+        "api._listeners.append(Interrupting())\n"
+        "try:\n"
+        "    report = lambda *report: started.append(1)\n"
+        "    build_engine(sys.argv[1], sys.argv[2], backend='tensorrt-rtx', progress=report)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+        "print(len(sent), signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    target = tmp_path / "m.engine"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(saved()), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["interrupted", "1 True"], (done.stdout, done.stderr)
+    assert not target.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
