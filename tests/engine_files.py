@@ -65,7 +65,7 @@ def write_engine(
     import tensorrt_stand_in as stand_in
 
     from dcn_deploy.runtime import onnx_model
-    from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, NodeOrigin, deformable, file_hash
+    from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, NodeOrigin, deformable
 
     content = stand_in.serialize(model, profiles, **engine)
     path.write_bytes(content)
@@ -77,7 +77,7 @@ def write_engine(
         "version": version,
         "plugins": None,
         "source": "model.onnx" if source is None else source.name,
-        "source_sha256": "0" * 64 if source is None else file_hash(source)[0],
+        "source_sha256": "0" * 64 if source is None else onnx_model.source_hash(source, "a test"),
         "form": None,
         "precision": "fp32",
         "inputs": onnx_model.input_specs(model),

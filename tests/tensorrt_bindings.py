@@ -43,7 +43,10 @@ KNOWN: Mapping[str, str] = {
 }
 
 #: The same for names that are TensorRT's in one file alone.
-KNOWN_IN: Mapping[str, Mapping[str, str]] = {"parsing.py": {"tensor": "ITensor"}}
+KNOWN_IN: Mapping[str, Mapping[str, str]] = {
+    "layers.py": {"runtime": "Runtime"},
+    "parsing.py": {"tensor": "ITensor"},
+}
 
 
 @dataclass(frozen=True)

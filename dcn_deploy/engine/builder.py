@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dcn_deploy.engine import layers, parsing
 from dcn_deploy.engine.options import BuildOptions
 from dcn_deploy.engine.preparation import Prepared, prepare
-from dcn_deploy.engine.progress import Advance, Progress, monitor
+from dcn_deploy.engine.progress import Advance, Progress, monitor, stopped_by_signal
 from dcn_deploy.engine.shapes import Profile, check_profiles
 from dcn_deploy.errors import BackendError, InvalidArgumentError, describe
-from dcn_deploy.runtime import tensorrt_api
+from dcn_deploy.runtime import onnx_model, tensorrt_api
 from dcn_deploy.runtime.engine_metadata import Device, EngineMetadata, Range, deformable, file_hash, text
 from dcn_deploy.runtime.tensorrt_api import Api, Messages, PluginLibrary
 
@@ -137,7 +137,8 @@ def build_engine(
         MissingDependencyError: if the backend's package is not installed.
         LibraryNotBuiltError: if the engine needs the plugin library, and it is not part of this installation.
         InvalidArgumentError: for a wrong option, form, output path, or shapes that do not fit the network.
-        InvalidModelError: if the file cannot be read.
+        ModelSourceError: if there is no such file.
+        InvalidModelError: if the file, or the file of its weights, cannot be read.
         UnsupportedError: if the backend cannot do what is asked, or cannot run something in the file.
         BackendError: if TensorRT cannot read the network or build the engine; the message has its reasons.
     """
@@ -198,13 +199,19 @@ class EngineBuilder(ABC):
         """Set what only this package has."""
 
     @abstractmethod
-    def finished(self, config: Any) -> None:
-        """Keep what is worth keeping of a successful build beside the engine."""
+    def finished(self, config: Any) -> tuple[str, ...]:
+        """Keep what else is worth keeping of a build whose engine is written.
+
+        Returns:
+            Warnings of what could not be kept; nothing is raised for that.
+        """
 
     def build(
         self, model: Path, output: Path, form: str | None, profiles: Sequence[Profile], advance: Advance | None
     ) -> BuildResult:
         """Build one engine; see :func:`build_engine`."""
+        # Before the file is read, so that a change during the build is noticed.
+        source_sha256 = onnx_model.source_hash(model, "dcn-deploy build")
         prepared = prepare(model, self.api.package, form=form, tf32=self.options.tf32)
         checked = check_profiles(profiles, prepared.inputs)
         device = self.device()
@@ -212,11 +219,10 @@ class EngineBuilder(ABC):
         began = time.perf_counter()
         with self.api.listening() as messages:
             plugins = self.prepare_registry(prepared)
-            plan = self._plan(prepared, checked, progress, messages)
+            plan, config = self._plan(prepared, checked, progress, messages)
         seconds = time.perf_counter() - began
         _write(plan, output)
         sha256, size = file_hash(output)
-        source_sha256, _ = file_hash(model)
         metadata = EngineMetadata(
             backend=self.backend,
             version=self.api.version,
@@ -240,14 +246,16 @@ class EngineBuilder(ABC):
             version_compatible=self.options.version_compatible,
         )
         sidecar = metadata.write(output)
-        found, missing = layers.inspect(self.api, plan, device)
-        warnings = (*prepared.remarks, *messages.warnings)
+        kept = self.finished(config)
+        del config  # and with it the builder, before the engine is loaded
+        found, missing = layers.inspect(self.api, plan, device, version_compatible=self.options.version_compatible)
+        warnings = (*prepared.remarks, *kept, *messages.warnings)
         return BuildResult(output, sidecar, metadata, warnings, found, missing)
 
     def _plan(
         self, prepared: Prepared, profiles: Sequence[dict[str, Range]], progress: Progress, messages: Messages
-    ) -> Any:
-        """Return the serialised engine, as something with a buffer."""
+    ) -> tuple[Any, Any]:
+        """Return (the serialised engine, as something with a buffer; the configuration that built it)."""
         trt, source = self.api.trt, prepared.source.name
         builder = self._created(lambda: trt.Builder(self.api.logger), "a builder", messages)
         network = self._created(lambda: builder.create_network(self._network_flags()), "a network", messages)
@@ -259,15 +267,14 @@ class EngineBuilder(ABC):
             config = self._created(builder.create_builder_config, "a configuration", messages)
             self._configure(config, builder, profiles)
             config.progress_monitor = reporting = monitor(self.api, progress)
-            with self.api.listening() as said:
+            with self.api.listening() as said, stopped_by_signal(progress):
                 plan = builder.build_serialized_network(network, config)
             del reporting
         if progress.stopped_by is not None:
             raise progress.stopped_by
         if plan is None:
             raise self.api.error(f"it cannot build an engine from '{source}'", said, self._advice(said))
-        self.finished(config)
-        return plan
+        return plan, config
 
     def _created(self, make: Any, what: str, messages: Messages) -> Any:
         try:

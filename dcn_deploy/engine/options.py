@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class BuildOptions:
             )
         for option, instead in self._not_of(package):
             raise UnsupportedError(f"{package.title} has no {option}: {instead}.")
+        if self.timing_cache is not None:
+            _check_writable(self.timing_cache)
 
     def _not_of(self, package: Package) -> list[tuple[str, str]]:
         """(option, what to do instead) for everything asked for that the package does not have."""
@@ -103,3 +106,24 @@ class BuildOptions:
             "tf32": self.tf32,
             "detailed": self.detailed,
         }
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a timing cache that could not be written after the build, which may take hours."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        actual = f"the folder '{path}'"
+    elif not folder.is_dir():
+        actual = f"'{path}', whose folder is none"
+    elif not os.access(folder, os.W_OK):
+        actual = f"'{path}', whose folder cannot be written to"
+    else:
+        return
+    raise InvalidArgumentError(
+        describe(
+            "timing cache",
+            expected="a file in an existing folder that can be written to",
+            actual=actual,
+            remedy="Name another file; it is written after the build.",
+        )
+    )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dcn_deploy.runtime.tensorrt_api import Api
 
-#: Called with (done, total, what is being done); may raise, KeyboardInterrupt too, to stop the build.
+#: Called with (done, total, what is being done); what it raises stops the build.
 Advance = Callable[[float, float | None, str | None], None]
 
 #: Number of steps that a build counts as.
@@ -35,7 +37,7 @@ class Progress:
         self._phases: dict[str, _Phase] = {}
         self._lock = threading.Lock()
         self._shown = 0.0
-        #: What ``advance`` raised; the build is to be given up for it.
+        #: What ``advance`` or a signal raised; the build is to be given up for it.
         self.stopped_by: BaseException | None = None
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
@@ -80,6 +82,34 @@ class Progress:
             self.stopped_by = error
 
 
+@contextmanager
+def stopped_by_signal(progress: Progress) -> Iterator[None]:
+    """Have Ctrl-C stop the build at TensorRT's next step, while the context lasts.
+
+    Python handles the signal wherever its code runs next on the main thread, and during a build that may be the
+    logger as well as the monitor: the bindings swallow what comes out of the former. So the handler that is there
+    (Python's own, unless the application has another) is called, and what it raises is kept in ``stopped_by``.
+
+    On other threads, which get no signals, and where Ctrl-C is ignored or ends the process, nothing is changed.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        try:
+            before(number, frame)
+        except BaseException as error:
+            progress.stopped_by = progress.stopped_by or error
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def monitor(api: Api, progress: Progress) -> Any:
     """Return an ``IProgressMonitor`` that reports to ``progress``."""
     base: Any = api.trt.IProgressMonitor
@@ -102,7 +132,7 @@ def monitor(api: Api, progress: Progress) -> Any:
 
 
 def _safely(progress: Progress, call: Callable[[], object]) -> None:
-    """Ctrl-C arrives wherever Python code runs on the main thread, which during a build is only here."""
+    """Keep what is raised, which would not come out through TensorRT's C++."""
     try:
         call()
     except BaseException as error:

@@ -72,14 +72,22 @@ class TensorRtBuilder(EngineBuilder):
                 )
             )
 
-    def finished(self, config: Any) -> None:
-        """Write the timing cache, all of it or nothing."""
+    def finished(self, config: Any) -> tuple[str, ...]:
+        """Write the timing cache, all of it or nothing; see :meth:`EngineBuilder.finished`."""
         path = self.options.timing_cache
         if path is None:
-            return
+            return ()
+        cache = config.get_timing_cache()
+        content = None if cache is None else cache.serialize()
+        if content is None:
+            return (f"The timing cache '{path}' was not written: {self.api.title} gives none.",)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            try:
+                temporary.write_bytes(bytes(memoryview(content)))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            return (f"The timing cache '{path}' was not written: {error}.",)
+        return ()

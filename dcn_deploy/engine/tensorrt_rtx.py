@@ -58,5 +58,6 @@ class TensorRtRtxBuilder(EngineBuilder):
         # The last digit is the minor version.
         return sorted((int(name[:-1]), int(name[-1])) for name in names if name.isdigit())
 
-    def finished(self, config: Any) -> None:
+    def finished(self, config: Any) -> tuple[str, ...]:
         """Do nothing: there is no timing cache to keep."""
+        return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,13 +165,16 @@ def _refuse_other_kind(row: Backend, model: Model) -> None:
     if found == row.takes or (found == "file" and row.takes != "torch"):
         return
     expected, remedies = _KINDS[row.takes]
+    named = _named(model)
     actual = {"onnx": "an ONNX model", "engine": "an engine", "file": "a file"}.get(found, type(model).__qualname__)
     raise InvalidArgumentError(
         describe(
             f"model of the backend '{row.name}'",
             expected=expected,
             actual=actual,
-            remedy=remedies.get(found, "").format(model=_named(model), backend=row.name),
+            remedy=remedies.get(found, "").format(
+                model=shlex.quote(named), engine=shlex.quote(f"{Path(named).stem}.engine"), backend=row.name
+            ),
         )
     )
 
@@ -195,7 +199,7 @@ _KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "engine": (
         "the path of an engine",
         {
-            "onnx": "Build one: dcn-deploy build {model} --backend {backend}.",
+            "onnx": "Build one: dcn-deploy build {model} -o {engine} --backend {backend}.",
             "torch": "Write the network to a file with dcn_deploy.export, and build one from that with dcn-deploy "
             "build.",
         },

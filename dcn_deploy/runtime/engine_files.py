@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dcn_deploy.errors import InvalidArgumentError, describe
-from dcn_deploy.runtime import engine_metadata
+from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, describe
+from dcn_deploy.runtime import engine_metadata, onnx_model
 from dcn_deploy.runtime.backends import BACKENDS, create
 from dcn_deploy.runtime.engine_metadata import EngineMetadata
 from dcn_deploy.runtime.runner import TensorSpec
@@ -60,11 +60,22 @@ def with_examples(specs: Sequence[TensorSpec], metadata: EngineMetadata) -> tupl
 
 
 def source_of(engine: Path) -> Path | None:
-    """Return the ONNX file that an engine was built from, if it lies beside the engine or here, unchanged."""
+    """Return the ONNX file that an engine was built from, if it lies beside the engine or here, unchanged.
+
+    Its external data counts as part of it.
+    """
     metadata = engine_metadata.read(engine)
     if metadata is None:
         return None
     for path in (engine.parent / metadata.source, Path(metadata.source)):
-        if path.is_file() and engine_metadata.file_hash(path)[0] == metadata.source_sha256:
+        if path.is_file() and _hash_of(path) == metadata.source_sha256:
             return path
     return None
+
+
+def _hash_of(path: Path) -> str | None:
+    """Return the hash that a sidecar would have of an ONNX file; None if the file has become unreadable."""
+    try:
+        return onnx_model.source_hash(path, "finding the ONNX file of an engine")
+    except (InvalidModelError, OSError):
+        return None

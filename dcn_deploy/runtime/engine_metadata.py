@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -81,7 +82,7 @@ class EngineMetadata:
         version: version of the package that built the engine.
         plugins: version of this project's plugin library that the engine calls; None if it calls none.
         source: name of the ONNX file that was given, without its folder.
-        source_sha256: hash of that file, in hexadecimal.
+        source_sha256: hash of that file and its external data; see :func:`dcn_deploy.runtime.onnx_model.source_hash`.
         form: form of the deformable nodes in what the parser read; None if there are none.
         precision: of the network, as ``convert --precision`` names it.
         inputs: what the engine takes: names, dtypes and shapes, dynamic extents by name.
@@ -228,7 +229,7 @@ class EngineMetadata:
         if device is not None:
             self._check_device(name, device)
         if plugins is not None and self.plugins is not None and plugins != self.plugins:
-            self._refuse(f"plugin library of the engine '{name}'", f"dcn_deploy {self.plugins}", plugins)
+            self._refuse(name, f"plugin library of the engine '{name}'", f"dcn_deploy {self.plugins}", plugins)
 
     def check_backend(self, engine: str | os.PathLike[str], backend: str) -> None:
         """Refuse an engine for another backend.
@@ -242,14 +243,34 @@ class EngineMetadata:
                     f"backend of the engine '{Path(engine).name}'",
                     expected=self.backend,
                     actual=backend,
-                    remedy=f"Run it with --backend {self.backend}, or {self._again(backend)}.",
+                    remedy=f"Run it with --backend {self.backend}, or build the engine again: "
+                    f"{self.build_command(engine, backend)}.",
                 )
             )
+
+    def build_command(
+        self, engine: str | os.PathLike[str], backend: str, capabilities: Sequence[Capability] = ()
+    ) -> str:
+        """Return the command that builds the engine again, to be run beside the ONNX file.
+
+        Args:
+            engine: the engine file, whose name the new one gets.
+            backend: the backend to build for.
+            capabilities: compute capabilities to build for, in the place of those that the engine lists, if any.
+        """
+        words = ["dcn-deploy", "build", self.source, "-o", Path(engine).name, "--backend", backend]
+        for profile in self.profiles:
+            words += ["--profile", " ".join(f"{name}={_written(range_)}" for name, range_ in profile.items())]
+        listed = self.capabilities and (capabilities or self.capabilities)
+        if listed and backend in PACKAGES and PACKAGES[backend].lists_capabilities:
+            words += ["--compute-capability", ",".join(map(text, listed))]
+        return shlex.join(words)
 
     def _check_file(self, engine: Path) -> None:
         sha256, size = file_hash(engine)
         if sha256 != self.engine_sha256:
             self._refuse(
+                engine.name,
                 f"contents of '{engine.name}'",
                 f"{self.engine_bytes} bytes with SHA-256 {self.engine_sha256[:12]}…, as '{sidecar_path(engine).name}' "
                 "says",
@@ -262,9 +283,10 @@ class EngineMetadata:
         title = PACKAGES[self.backend].title if self.backend in PACKAGES else self.backend
         if self.version_compatible:
             if here < built:
-                self._refuse(f"version of {title} for the engine '{name}'", f"{self.version} or later", version)
+                self._refuse(name, f"version of {title} for the engine '{name}'", f"{self.version} or later", version)
         elif here != built:
             self._refuse(
+                name,
                 f"version of {title} for the engine '{name}'",
                 f"{'.'.join(map(str, built))}, which built it",
                 version,
@@ -285,19 +307,25 @@ class EngineMetadata:
             return
         if not fits:
             self._refuse(
+                name,
                 f"compute capability for the engine '{name}'",
                 expected,
                 f"{text(device)} ({device.name})",
-                changes=f" --compute-capability {text(device)}" if self.capabilities else "",
+                capabilities=(device.capability,),
             )
 
-    def _refuse(self, what: str, expected: str, actual: str, before: str = "", changes: str = "") -> None:
-        again = self._again(self.backend) + changes
+    def _refuse(
+        self,
+        engine: str,
+        what: str,
+        expected: str,
+        actual: str,
+        before: str = "",
+        capabilities: Sequence[Capability] = (),
+    ) -> None:
+        again = f"build the engine again: {self.build_command(engine, self.backend, capabilities)}"
         remedy = f"{before}{again}." if before else f"{again[0].upper()}{again[1:]}."
         raise BackendError(describe(what, expected=expected, actual=actual, remedy=remedy))
-
-    def _again(self, backend: str) -> str:
-        return f"build the engine again: dcn-deploy build {self.source} --backend {backend}"
 
 
 def deformable(nodes: Iterable[NodeOrigin]) -> tuple[NodeOrigin, ...]:
@@ -379,6 +407,11 @@ def _rebuild(reason: str) -> str:
 def _range(values: Mapping[str, Sequence[int]]) -> Range:
     low, best, high = (tuple(int(extent) for extent in values[key]) for key in ("min", "opt", "max"))
     return low, best, high
+
+
+def _written(range_: Range) -> str:
+    """Write a range as the option ``--profile`` takes it: ``1,3,64,64:4,3,64,64:8,3,64,64``."""
+    return ":".join(",".join(map(str, shape)) for shape in range_)
 
 
 def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy._lazy import require
 from dcn_deploy.errors import InvalidModelError, ModelSourceError, UnsupportedError, describe
+from dcn_deploy.runtime.engine_metadata import file_hash
 from dcn_deploy.runtime.runner import TensorSpec
 
 if TYPE_CHECKING:
@@ -49,10 +51,81 @@ def load(model: str | Path | onnx.ModelProto, purpose: str, *, external_data: bo
         try:
             onnx.load_external_data_for_model(proto, str(path.parent))
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise InvalidModelError(
-                f"'{path}' keeps weights in a file of its own that cannot be read: {error} Keep that file beside it."
-            ) from error
+            raise _unreadable_weights(path, error) from error
     return proto
+
+
+def source_hash(path: str | Path, purpose: str) -> str:
+    """Return what tells whether an ONNX file has changed since: a SHA-256 in hexadecimal.
+
+    That of the file itself if all its weights are inside; else one of the file and of every file that its tensors lie
+    in, by name.
+
+    Args:
+        path: the ONNX file.
+        purpose: what needs it, for the message if the package ``onnx`` is missing.
+
+    Raises:
+        ModelSourceError: if there is no such file.
+        InvalidModelError: if the file holds no ONNX model, or its external data is missing.
+    """
+    path = Path(path)
+    locations = _external_locations(load(path, purpose, external_data=False))
+    own, _ = file_hash(path)
+    if not locations:
+        return own
+    digest = hashlib.sha256(own.encode())
+    for location in locations:
+        try:
+            sha256, _ = file_hash(path.parent / location)
+        except OSError as error:
+            raise _unreadable_weights(path, error) from error
+        digest.update(f"\n{location}\n{sha256}".encode())
+    return digest.hexdigest()
+
+
+def _external_locations(model: onnx.ModelProto) -> list[str]:
+    """Return the files, as the model names them, that its tensors lie in, sorted."""
+    import onnx
+
+    external = onnx.TensorProto.EXTERNAL
+    return sorted(
+        {
+            entry.value
+            for tensor in _all_tensors(model)
+            if tensor.data_location == external
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
+
+
+def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor that the model holds: initializers of all graphs, and attributes."""
+    yield from _initializers(model.graph)
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _initializers(attribute.g)
+            for graph in attribute.graphs:
+                yield from _initializers(graph)
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+
+
+def _unreadable_weights(path: Path, error: Exception) -> InvalidModelError:
+    return InvalidModelError(
+        f"'{path}' keeps weights in a file of its own that cannot be read: {str(error).rstrip('.')}. Keep that file "
+        "beside it."
+    )
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

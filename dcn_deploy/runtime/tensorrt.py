@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -65,13 +66,14 @@ class EngineRunner(ModelRunner):
                 "'onnxruntime'."
             )
         path = Path(self.model)
+        command = f"dcn-deploy build model.onnx -o {shlex.quote(str(path))} --backend {self.backend}"
         if not path.is_file():
             raise ModelSourceError(
                 describe(
                     "engine",
                     expected="the path of a file",
                     actual=f"'{path}', which is none",
-                    remedy=f"Build it: dcn-deploy build model.onnx -o {path} --backend {self.backend}.",
+                    remedy=f"Build it: {command}.",
                 )
             )
         self._metadata = engine_metadata.read(path)
@@ -119,15 +121,16 @@ class EngineRunner(ModelRunner):
         trt = self._api.trt
         what = f"it cannot load the engine '{path.name}'"
         with self._api.listening() as messages:
-            self._runtime = trt.Runtime(self._api.logger)
+            self._runtime = self._api.create_runtime()
             if self._metadata is not None and self._metadata.version_compatible:
                 # Such an engine brings the runtime of the version that built it along, as code.
                 self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if self._engine is None:
-                source = "model.onnx" if self._metadata is None else self._metadata.source
-                remedy = f"Build it again here: dcn-deploy build {source} -o {path.name} --backend {self.backend}."
-                raise self._api.error(what, messages, remedy)
+                command = f"dcn-deploy build model.onnx -o {shlex.quote(path.name)} --backend {self.backend}"
+                if self._metadata is not None:
+                    command = self._metadata.build_command(path, self.backend)
+                raise self._api.error(what, messages, f"Build it again here: {command}.")
             self._tensors = tensors_of(trt, self._engine)
             self._profiles = profiles_of(self._engine, self._tensors)
             if self.options.profile:

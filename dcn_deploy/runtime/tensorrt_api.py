@@ -189,6 +189,25 @@ class Api:
         known = next((advice for words, advice in _REMEDIES if words in said), "")
         return BackendError(f"{self.title}: {what}: {said.rstrip('.')}.{' ' * bool(known or remedy)}{known or remedy}")
 
+    def create_runtime(self) -> Any:
+        """Return a new ``IRuntime``.
+
+        Raises:
+            BackendError: if TensorRT cannot make one, without a usable driver above all.
+        """
+        what = "it cannot make a runtime"
+        with self.listening() as messages:
+            try:
+                made = self.trt.Runtime(self.logger)
+            except TypeError as error:  # how the bindings say that TensorRT returned nothing
+                raise self.error(f"{what} ({error})", messages) from error
+        if made is None or messages.errors:
+            # Version 11 returns an object all the same. Every call of it ends the process, and so does freeing it:
+            # this reference is never given back.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+            raise self.error(what, messages)
+        return made
+
     @property
     def registry(self) -> Any:
         """The process-wide plugin registry."""

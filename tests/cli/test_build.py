@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dcn_deploy.cli import build
-from dcn_deploy.errors import InvalidArgumentError
-from dcn_deploy.runtime import tensorrt_api
+from dcn_deploy.errors import BackendError, InvalidArgumentError
+from dcn_deploy.runtime import engine_metadata, tensorrt_api
+from dcn_deploy.runtime.engine_metadata import Device
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -34,6 +38,38 @@ def test_an_engine_for_rtx(
     assert found["options"]["workspace"] == 64 * 1024**2
     assert found["engine_bytes"] == target.stat().st_size
     assert (tmp_path / "m.engine.json").is_file()
+
+
+@pytest.mark.parametrize("unfit", [{"version": "9.9.9"}, {"device": Device("NVIDIA L4", (8, 9))}])
+def test_the_command_of_a_remedy_builds_the_engine_again(
+    run: Callable[..., tuple[int, str, str]],
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unfit: dict[str, Any],
+) -> None:
+    source, target = tmp_path / "my net.onnx", tmp_path / "my net.engine"
+    shutil.copy(saved("dynamic.onnx", "plugin"), source)
+    result = run(
+        *("build", source, "-o", target, "--backend", "tensorrt-rtx", "--profile", "x=1,2,6,7:2,2,6,7:8,2,6,7"),
+        *("--profile", "x=16,2,6,7", "--compute-capability", "8.0,12.0"),
+    )
+    assert result.status == 0, result.err
+    before = engine_metadata.read(target)
+    assert before is not None
+    with pytest.raises(BackendError) as refused:
+        before.check(target, **unfit)
+    target.unlink()
+    engine_metadata.sidecar_path(target).unlink()
+    program, *arguments = shlex.split(str(refused.value).partition("uild the engine again: ")[2].removesuffix("."))
+    assert program == "dcn-deploy"
+    monkeypatch.chdir(tmp_path)
+    again = run(*arguments)
+    assert again.status == 0, again.err
+    after = engine_metadata.read(target)
+    assert after is not None
+    assert (after.profiles, after.source_sha256) == (before.profiles, before.source_sha256)
+    assert after.capabilities == (((8, 9),) if "device" in unfit else before.capabilities)
 
 
 def test_json_on_standard_output_is_alone_there(

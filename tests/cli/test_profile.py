@@ -171,7 +171,7 @@ def test_backend_that_is_not_there(file: Path, refused: Any) -> None:
 def test_a_backend_for_engines_says_how_to_build_one(backend: str, file: Path, refused: Any) -> None:
     assert refused("profile", file, "-b", backend) == (
         f"error: model of the backend '{backend}': expected the path of an engine, got an ONNX model. Build one: "
-        f"dcn-deploy build {file} --backend {backend}."
+        f"dcn-deploy build {file} -o {file.stem}.engine --backend {backend}."
     )
 
 

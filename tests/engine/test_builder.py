@@ -22,11 +22,12 @@ from dcn_deploy.engine.shapes import fixed
 from dcn_deploy.errors import (
     BackendError,
     InvalidArgumentError,
+    InvalidModelError,
     LibraryNotBuiltError,
     MissingDependencyError,
     UnsupportedError,
 )
-from dcn_deploy.runtime import engine_metadata, gpu, tensorrt_api
+from dcn_deploy.runtime import engine_files, engine_metadata, gpu, tensorrt_api
 from dcn_deploy.runtime.engine_metadata import Device
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -58,6 +59,41 @@ def test_the_engine_is_what_tensorrt_made(saved: Callable[..., Path], tmp_path: 
     """Its beginning is that of a plan file, whose magic number spells ``ptrt`` or ``rtrt``."""
     build_engine(saved(), tmp_path / "model.engine", backend="tensorrt-rtx")
     assert b"rt" in (tmp_path / "model.engine").read_bytes()[:16].lower()
+
+
+def _with_external_weights(path: Path) -> Path:
+    onnx.save_model(
+        engine_networks.small_network(), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    return path
+
+
+def test_changed_external_weights_are_noticed(tmp_path: Path) -> None:
+    source, target = _with_external_weights(tmp_path / "network.onnx"), tmp_path / "m.engine"
+    build_engine(source, target, backend="tensorrt-rtx")
+    assert engine_files.source_of(target) == source
+    weights = tmp_path / "weights.bin"
+    content = weights.read_bytes()
+    weights.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert engine_files.source_of(target) is None
+    weights.write_bytes(content)
+    assert engine_files.source_of(target) == source
+    weights.unlink()
+    assert engine_files.source_of(target) is None
+    with pytest.raises(InvalidModelError, match=r"keeps weights in a file of its own.*Keep that file beside it"):
+        build_engine(source, target, backend="tensorrt-rtx")
+
+
+def test_a_change_during_the_build_is_noticed(saved: Callable[..., Path], tmp_path: Path) -> None:
+    source, target = saved(), tmp_path / "m.engine"
+    changed = engine_networks.small_network()
+    changed.graph.name = "another"
+
+    def change(done: float, total: float | None, text: str | None) -> None:
+        onnx.save(changed, source)
+
+    build_engine(source, target, backend="tensorrt-rtx", progress=change)
+    assert engine_files.source_of(target) is None
 
 
 def test_dynamic_shapes_in_two_profiles(saved: Callable[..., Path], tmp_path: Path) -> None:
@@ -109,6 +145,39 @@ def test_ctrl_c_ends_a_build(saved: Callable[..., Path], tmp_path: Path) -> None
     )
     assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT), done.stderr
     assert "KeyboardInterrupt" in done.stderr
+    assert not target.exists()
+
+
+def test_ctrl_c_while_tensorrt_writes_its_log_ends_a_build(saved: Callable[..., Path], tmp_path: Path) -> None:
+    """The bindings swallow what is raised there; the signal comes once, with the first line of the build itself."""
+    program = (
+        "import os, signal, sys, threading\n"
+        "from dcn_deploy.engine import build_engine\n"
+        "from dcn_deploy.runtime import tensorrt_api\n"
+        "started, sent = [], []\n"
+        "class Interrupting(list):\n"
+        "    def append(self, message):\n"
+        "        if started and not sent and threading.current_thread() is threading.main_thread():\n"
+        "            sent.append(message)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "api = tensorrt_api.load('tensorrt-rtx', 'a test')\n"
+        "api._listeners.append(Interrupting())\n"
+        "try:\n"
+        "    report = lambda *report: started.append(1)\n"
+        "    build_engine(sys.argv[1], sys.argv[2], backend='tensorrt-rtx', progress=report)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+        "print(len(sent), signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    target = tmp_path / "m.engine"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(saved()), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["interrupted", "1 True"], (done.stdout, done.stderr)
     assert not target.exists()
 
 
@@ -284,6 +353,58 @@ def test_a_timing_cache_of_another_kind_is_refused(
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "actual"),
+    [
+        ("folder", "the folder '.*folder'"),
+        ("missing/timing.cache", "'.*timing.cache', whose folder is none"),
+        ("folder/timing.cache", "'.*timing.cache', whose folder cannot be written to"),
+    ],
+)
+def test_a_timing_cache_that_cannot_be_written_is_refused_before_the_build(
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    tensorrt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    actual: str,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "folder")
+    monkeypatch.setattr(tensorrt.trt, "Builder", None)
+    words = rf"timing cache: expected a file in an existing folder .*, got {actual}\. Name another file"
+    with pytest.raises(InvalidArgumentError, match=words):
+        build_engine(
+            saved(),
+            tmp_path / "m.engine",
+            backend="tensorrt",
+            form="decomposed",
+            options=BuildOptions(timing_cache=tmp_path / name),
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
+def test_a_timing_cache_that_cannot_be_written_after_all_costs_no_engine(
+    saved: Callable[..., Path], tmp_path: Path, tensorrt: Any
+) -> None:
+    cache = tmp_path / "folder" / "timing.cache"
+    cache.parent.mkdir()
+
+    def remove(done: float, total: float | None, text: str | None) -> None:
+        if cache.parent.is_dir():
+            cache.parent.rmdir()
+
+    target = tmp_path / "m.engine"
+    options = BuildOptions(timing_cache=cache)
+    result = build_engine(saved(), target, backend="tensorrt", form="decomposed", options=options, progress=remove)
+    assert target.stat().st_size == result.metadata.engine_bytes
+    assert engine_metadata.read(target) == result.metadata
+    assert any(
+        warning.startswith(f"The timing cache '{cache}' was not written: [Errno 2]") for warning in result.warnings
+    )
+
+
 def test_tensorrt_takes_no_list_of_gpus(saved: Callable[..., Path], tmp_path: Path, tensorrt: Any) -> None:
     options = BuildOptions(capabilities=((8, 9),))
     with pytest.raises(UnsupportedError, match=r"TensorRT has no list of compute capabilities.*GPU of this machine"):
@@ -325,6 +446,42 @@ def test_what_the_inspector_says_becomes_layers(monkeypatch: pytest.MonkeyPatch)
     found, missing = layers.inspect(api, b"other", device)
     assert found is None
     assert "no reason given" in missing
+
+
+def test_a_version_compatible_engine_may_bring_its_runtime(
+    saved: Callable[..., Path], tmp_path: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bindings here have no such engines: the flag is played, and what the inspection allows is looked at."""
+    from types import SimpleNamespace
+
+    allowed: list[bool] = []
+
+    class Runtime(SimpleNamespace):
+        engine_host_code_allowed = False
+
+        def deserialize_cuda_engine(self, plan: Any) -> None:
+            allowed.append(self.engine_host_code_allowed)
+
+    monkeypatch.setattr(tensorrt, "create_runtime", Runtime)
+    monkeypatch.setattr(tensorrt.trt.IBuilderConfig, "set_flag", lambda self, flag: None)
+    for wanted in (False, True):
+        options = BuildOptions(version_compatible=wanted, tf32=True)
+        build_engine(saved(), tmp_path / "m.engine", backend="tensorrt", form="decomposed", options=options)
+    assert allowed == [False, True]
+
+
+def test_without_a_runtime_the_layers_are_missing_and_the_reason_is_given(
+    tensorrt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dcn_deploy.engine import layers
+
+    def refused(logger: Any) -> None:
+        logger.log(tensorrt.trt.ILogger.Severity.ERROR, "no driver")
+
+    monkeypatch.setattr(tensorrt.trt, "Runtime", refused)
+    found, missing = layers.inspect(tensorrt, b"plan", Device("NVIDIA L4", (8, 9)))
+    assert found is None
+    assert missing.startswith(f"not listed: {tensorrt.title}: it cannot make a runtime: no driver.")
 
 
 def test_the_folder_of_the_process_does_not_matter(saved: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dcn_deploy.engine.progress import Progress
+import signal
+import threading
+
+import pytest
+
+from dcn_deploy.engine.progress import Progress, stopped_by_signal
 
 
 def test_phases_add_up_and_never_go_back() -> None:
@@ -35,3 +40,48 @@ def test_a_step_of_no_known_phase_is_ignored() -> None:
     progress = Progress(None)
     assert progress.step("never begun", 3)
     assert progress.fraction() == 0
+
+
+def test_ctrl_c_is_kept_for_the_end_and_the_handler_comes_back() -> None:
+    progress = Progress(None)
+    before = signal.getsignal(signal.SIGINT)
+    with stopped_by_signal(progress):
+        signal.raise_signal(signal.SIGINT)
+        assert isinstance(progress.stopped_by, KeyboardInterrupt)
+        assert not progress.step("build", 0)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_handler_of_the_application_decides(raises: bool) -> None:
+    seen: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        seen.append(number)
+        if raises:
+            raise TimeoutError
+
+    progress = Progress(None)
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        with stopped_by_signal(progress):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is handle
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]
+    assert isinstance(progress.stopped_by, TimeoutError if raises else type(None))
+
+
+def test_other_threads_leave_the_handler_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def build() -> None:
+        with stopped_by_signal(Progress(None)):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    thread.join()
+    assert seen == [before]

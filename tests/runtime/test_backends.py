@@ -159,9 +159,12 @@ def test_unknown_backend() -> None:
 def test_backends_for_engines_refuse_what_is_none(backend: str, make_deformable: Any) -> None:
     expected = "expected the path of an engine, got an ONNX model"
     with pytest.raises(
-        InvalidArgumentError, match=rf"{expected}\. Build one: dcn-deploy build m\.onnx --backend {backend}\."
+        InvalidArgumentError,
+        match=rf"{expected}\. Build one: dcn-deploy build m\.onnx -o m\.engine --backend {backend}\.",
     ):
         runtime.create(backend, "m.onnx")
+    with pytest.raises(InvalidArgumentError, match=r"dcn-deploy build 'a folder/my net\.onnx' -o 'my net\.engine' "):
+        runtime.create(backend, "a folder/my net.onnx")
     with pytest.raises(InvalidArgumentError, match=rf"{expected}\. Build one: dcn-deploy build model\.onnx "):
         runtime.create(backend, make_deformable()[0])
     with pytest.raises(

@@ -128,7 +128,8 @@ def test_a_version_compatible_engine_runs_in_later_versions_alone(metadata: Engi
 def test_another_gpu_is_refused(metadata: EngineMetadata, engine: Path) -> None:
     words = (
         r"compute capability for the engine 'model\.engine': expected 8\.9 \(NVIDIA L4\), got 8\.0 \(NVIDIA A100\)\. "
-        r"Build the engine again: dcn-deploy build model\.onnx --backend tensorrt\."
+        r"Build the engine again: dcn-deploy build model\.onnx -o model\.engine --backend tensorrt "
+        r"--profile 'image=1,3,64,64:4,3,128,64:8,3,256,64 rois=0,5:8,5:64,5' --profile 'image=16,.*:999,5'\."
     )
     with pytest.raises(BackendError, match=words):
         metadata.check(engine, device=_AMPERE)
@@ -139,6 +140,15 @@ def test_a_gpu_that_is_not_listed_is_refused(metadata: EngineMetadata, engine: P
     listed.check(engine, device=_ADA)
     with pytest.raises(BackendError, match=r"expected 8\.9 or 12\.0, got 8\.0 .*--compute-capability 8\.0\."):
         listed.check(engine, device=_AMPERE)
+
+
+def test_the_command_for_the_other_backend_lists_gpus_only_where_it_can(metadata: EngineMetadata, engine: Path) -> None:
+    listed = replace(metadata, backend="tensorrt-rtx", device=None, capabilities=((8, 9), (12, 0)), profiles=())
+    command = "dcn-deploy build model.onnx -o model.engine --backend"
+    assert listed.build_command(engine, "tensorrt") == f"{command} tensorrt"
+    assert listed.build_command(engine, "tensorrt-rtx") == f"{command} tensorrt-rtx --compute-capability 8.9,12.0"
+    with pytest.raises(InvalidArgumentError, match=rf"or build the engine again: {command} tensorrt\."):
+        listed.check_backend(engine, "tensorrt")
 
 
 def test_hardware_compatibility_widens_what_fits(metadata: EngineMetadata, engine: Path) -> None:

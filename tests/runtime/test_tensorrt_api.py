@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,51 @@ def test_rtx_itself_is_heard() -> None:
     assert done.returncode == 0, done.stderr
     assert not done.stdout.startswith("0 "), done.stdout
     assert "TensorRT-RTX 1." in done.stdout
+
+
+def _refusing_runtime(answer: str) -> Api:
+    """An api whose TensorRT says something and makes no runtime, in the ways that its versions have."""
+
+    class Runtime:
+        def __new__(cls, logger: object) -> object:
+            logger.log(SimpleNamespace(name="ERROR"), "CUDA initialization failure with error: 35")  # type: ignore[attr-defined]
+            if answer == "TypeError":
+                raise TypeError("factory function returned nullptr")
+            return None if answer == "None" else object()
+
+    module = SimpleNamespace(__version__="10.14.1.48", ILogger=_ILogger, Runtime=Runtime)
+    return Api(PACKAGES["tensorrt"], module)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answer", ["TypeError", "None", "an object"])
+def test_no_runtime_is_said_before_anything_is_called_on_it(answer: str) -> None:
+    reason = r" \(factory function returned nullptr\)" if answer == "TypeError" else ""
+    words = (
+        rf"^TensorRT 10\.14\.1\.48: it cannot make a runtime{reason}: CUDA initialization failure with .*\. A GPU with"
+    )
+    with pytest.raises(BackendError, match=words):
+        _refusing_runtime(answer).create_runtime()
+
+
+def test_the_real_tensorrt_without_a_gpu_makes_no_runtime() -> None:
+    """In a process of its own: TensorRT 11 returns an object, which ends the process when it is called or freed."""
+    pytest.importorskip("tensorrt_lean", reason="TensorRT lean is not installed")
+    program = (
+        "import tensorrt_lean\n"
+        "from dcn_deploy.runtime.tensorrt_api import PACKAGES, Api\n"
+        "from dcn_deploy.errors import BackendError\n"
+        "try:\n"
+        "    Api(PACKAGES['tensorrt'], tensorrt_lean).create_runtime().deserialize_cuda_engine(b'odd')\n"
+        "except BackendError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert "it cannot make a runtime: createInferRuntime: " in done.stdout
