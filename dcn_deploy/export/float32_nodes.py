@@ -64,9 +64,8 @@ def branch(graph: ir.Graph) -> set[ir.Node]:
 def index_arithmetic(nodes: Sequence[ir.Node], others: Set[ir.Node] = frozenset()) -> set[ir.Node]:
     """Return the nodes that compute extents or indices in floating point: what leads to integers or to ``scales``.
 
-    The Casts to integers at their end are among them, since they read what must not be rounded.
-
-    Where a node sees integers and constants alone, one such use is enough; elsewhere it must have no other.
+    The Casts to integers at their end are among them, since they read what must not be rounded. Where a node
+    sees integers and constants alone, one such use is enough; elsewhere it must have no other.
 
     Args:
         nodes: of the graph and its subgraphs, each after those whose results it uses.
