@@ -91,9 +91,11 @@ def _program(folder: Path, report: dict[str, Any] | None, status: int) -> Path:
     """A program that does as GoogleTest: writes the report where it is told to, and ends with a status."""
     path = folder / "tests_of_plugins"
     path.write_text(
-        f"#!{sys.executable}\nimport sys\nprint('what it says')\nreport = {json.dumps(report)!r}\n"
+        # Not as the interpreter of the first line, whose path may hold a space.
+        f"#!/bin/sh\nexec '{sys.executable}' - \"$@\" <<'END'\n"
+        f"import sys\nprint('what it says')\nreport = {json.dumps(report)!r}\n"
         "(option,) = [a for a in sys.argv[1:] if a.startswith('--gtest_output=json:')]\n"
-        f"if report != 'null': open(option.partition(':')[2], 'w').write(report)\nsys.exit({status})\n"
+        f"if report != 'null': open(option.partition(':')[2], 'w').write(report)\nsys.exit({status})\nEND\n"
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
