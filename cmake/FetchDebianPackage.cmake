@@ -1,24 +1,22 @@
+include(CacheFolder)
+
 # fetch_debian_package(PACKAGE SUITE RESULT REASON)
 #
 # Unpacks a Debian package into the user's cache folder, unless it is there already, and sets RESULT to the folder
 # (which then holds usr/...), or to "" and REASON to a sentence. Nothing is installed.
 function(fetch_debian_package package suite result reason)
   set(${result} "" PARENT_SCOPE)
-  if(DEFINED ENV{XDG_CACHE_HOME} AND NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
-    set(cache "$ENV{XDG_CACHE_HOME}")
-  elseif(DEFINED ENV{HOME})
-    set(cache "$ENV{HOME}/.cache")
-  else()
-    set(${reason} "neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder" PARENT_SCOPE)
+  dcn_deploy_cache_folder(cache why)
+  if(NOT cache)
+    set(${reason} "${why}" PARENT_SCOPE)
     return()
   endif()
-  set(folder "${cache}/dcn_deploy/${package}-${suite}")
+  set(folder "${cache}/${package}-${suite}")
   if(NOT EXISTS "${folder}/.unpacked-${package}-${suite}")
     message(STATUS "Fetching the headers of ${package} (${suite}) into ${folder}")
   endif()
   # Two configure runs at a time must not unpack into one folder at a time.
-  file(MAKE_DIRECTORY "${cache}/dcn_deploy")
-  file(LOCK "${cache}/dcn_deploy/${package}-${suite}.lock" GUARD FUNCTION TIMEOUT 300 RESULT_VARIABLE locked)
+  file(LOCK "${cache}/${package}-${suite}.lock" GUARD FUNCTION TIMEOUT 300 RESULT_VARIABLE locked)
   execute_process(
     COMMAND sh "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/fetch_debian_package.sh" "${package}" "${suite}" "${folder}"
     RESULT_VARIABLE status ERROR_VARIABLE errors OUTPUT_QUIET)

@@ -1,3 +1,5 @@
+include(CacheFolder)
+
 # fetch_python_wheel(PYTHON WHEEL SHA256 RESULT REASON)
 #
 # Unpacks one pure-Python wheel into the user's cache folder, unless it is there already, and sets RESULT to the folder,
@@ -5,21 +7,17 @@
 # pip, which downloads it from wherever that pip is configured to. Nothing is installed.
 function(fetch_python_wheel python wheel sha256 result reason)
   set(${result} "" PARENT_SCOPE)
-  if(DEFINED ENV{XDG_CACHE_HOME} AND NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
-    set(cache "$ENV{XDG_CACHE_HOME}")
-  elseif(DEFINED ENV{HOME})
-    set(cache "$ENV{HOME}/.cache")
-  else()
-    set(${reason} "neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder" PARENT_SCOPE)
+  dcn_deploy_cache_folder(cache why)
+  if(NOT cache)
+    set(${reason} "${why}" PARENT_SCOPE)
     return()
   endif()
   string(REGEX MATCH "^([^-]+)-([^-]+)-" parts "${wheel}")
   set(project "${CMAKE_MATCH_1}")
   set(version "${CMAKE_MATCH_2}")
-  set(folder "${cache}/dcn_deploy/${project}-${version}")
+  set(folder "${cache}/${project}-${version}")
   set(stamp "${folder}/.unpacked-${project}-${version}")
   # Two configure runs at a time must not unpack into one folder at a time.
-  file(MAKE_DIRECTORY "${cache}/dcn_deploy")
   file(LOCK "${folder}.lock" GUARD FUNCTION TIMEOUT 300 RESULT_VARIABLE locked)
   if(EXISTS "${stamp}")
     set(${result} "${folder}" PARENT_SCOPE)

@@ -1,0 +1,15 @@
+# dcn_deploy_cache_folder(RESULT REASON): the user's cache folder for what is fetched, made if need be; or "" and a
+# sentence.
+function(dcn_deploy_cache_folder result reason)
+  set(${result} "" PARENT_SCOPE)
+  if(DEFINED ENV{XDG_CACHE_HOME} AND NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
+    set(folder "$ENV{XDG_CACHE_HOME}/dcn_deploy")
+  elseif(DEFINED ENV{HOME})
+    set(folder "$ENV{HOME}/.cache/dcn_deploy")
+  else()
+    set(${reason} "neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder" PARENT_SCOPE)
+    return()
+  endif()
+  file(MAKE_DIRECTORY "${folder}")
+  set(${result} "${folder}" PARENT_SCOPE)
+endfunction()
