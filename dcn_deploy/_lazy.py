@@ -1,9 +1,12 @@
-"""Import of heavy packages at the moment they are needed, with an error that names the remedy."""
+"""Import at the moment of need: heavy packages, with an error that names the remedy, and a package's own names."""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
+from typing import Any
 
 from dcn_deploy.errors import MissingDependencyError
 
@@ -50,3 +53,27 @@ def require(package: str, purpose: str) -> ModuleType:
             f"Install it: {how_to_install(missing)}",
             name=error.name,
         ) from error
+
+
+def lazy_attributes(
+    package: str, defined_in: Mapping[str, str], submodules: Collection[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make a package's ``__getattr__`` and ``__dir__``, so that importing it imports none of its modules.
+
+    Args:
+        package: its ``__name__``.
+        defined_in: by public name the module of the package that defines it.
+        submodules: modules that are attributes of the package before anything imports them.
+    """
+
+    def get(name: str) -> Any:
+        if name in defined_in:
+            return getattr(importlib.import_module(f"{package}.{defined_in[name]}"), name)
+        if name in submodules:
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *defined_in, *submodules})
+
+    return get, names

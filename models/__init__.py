@@ -6,8 +6,9 @@ or ``path/to/file.py:callable``. Importing this package does not import torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .source import ResolvedModel as ResolvedModel
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .zoo import example_inputs as example_inputs
     from .zoo import names as names
 
-_HOME = {
+_DEFINED_IN = {
     "ConvShape": "suite",
     "Entry": "zoo",
     "ResolvedModel": "source",
@@ -36,12 +37,4 @@ _HOME = {
     "resolve": "source",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN)

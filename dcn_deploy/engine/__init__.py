@@ -5,8 +5,9 @@ One builder for both packages; importing this package loads neither.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.engine.builder import BuildResult as BuildResult
@@ -21,12 +22,4 @@ _DEFINED_IN = {
     "build_engine": "builder",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _DEFINED_IN:
-        return getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_DEFINED_IN])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN)

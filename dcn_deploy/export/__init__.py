@@ -6,10 +6,11 @@ The package is itself callable: ``dcn_deploy.export(model, args, path)`` is
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.export.conversion import convert as convert
@@ -45,17 +46,7 @@ _DEFINED_IN = {
 }
 _SUBMODULES = ("metadata",)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _DEFINED_IN:
-        return getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_DEFINED_IN, *_SUBMODULES])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN, _SUBMODULES)
 
 
 class _CallableModule(ModuleType):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.nn.deform_conv import DeformConv2d as DeformConv2d
@@ -14,20 +15,12 @@ if TYPE_CHECKING:
     from dcn_deploy.nn.offset_branch import PredictsOffsets as PredictsOffsets
 
 _DEFINED_IN = {
-    "DeformConv2d": "dcn_deploy.nn.deform_conv",
-    "DeformRoIPool2d": "dcn_deploy.nn.deform_roi_pool",
-    "ModulatedDeformConv2d": "dcn_deploy.nn.deform_conv",
-    "ModulatedDeformRoIPool2d": "dcn_deploy.nn.deform_roi_pool",
-    "PredictsOffsets": "dcn_deploy.nn.offset_branch",
-    "parameter_groups": "dcn_deploy.nn.learning_rates",
+    "DeformConv2d": "deform_conv",
+    "DeformRoIPool2d": "deform_roi_pool",
+    "ModulatedDeformConv2d": "deform_conv",
+    "ModulatedDeformRoIPool2d": "deform_roi_pool",
+    "PredictsOffsets": "offset_branch",
+    "parameter_groups": "learning_rates",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _DEFINED_IN:
-        return getattr(importlib.import_module(_DEFINED_IN[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_DEFINED_IN])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.ops.functional import deform_conv2d as deform_conv2d
     from dcn_deploy.ops.functional import deform_roi_pool as deform_roi_pool
 
-_DEFINED_IN = {"deform_conv2d": "dcn_deploy.ops.functional", "deform_roi_pool": "dcn_deploy.ops.functional"}
+_DEFINED_IN = {"deform_conv2d": "functional", "deform_roi_pool": "functional"}
 _SUBMODULES = ("functional", "geometry", "reference", "schema")
 
 
@@ -31,14 +33,4 @@ if _torch_is_installed():
     # to make torch.ops.dcn_deploy or a saved torch.export program work.
     importlib.import_module("dcn_deploy.ops.functional")
 
-
-def __getattr__(name: str) -> Any:
-    if name in _DEFINED_IN:
-        return getattr(importlib.import_module(_DEFINED_IN[name]), name)
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_DEFINED_IN, *_SUBMODULES])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN, _SUBMODULES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.profiling.deformable import DeformableShare as DeformableShare
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dcn_deploy.profiling.timing import let_idle_threads_sleep as let_idle_threads_sleep
     from dcn_deploy.profiling.timing import measure as measure
 
-_MODULES = {
+_DEFINED_IN = {
     "DeformableShare": "deformable",
     "Method": "timing",
     "NodeSeconds": "deformable",
@@ -44,12 +45,4 @@ _MODULES = {
     "summarize": "statistics",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN)

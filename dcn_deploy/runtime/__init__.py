@@ -5,8 +5,9 @@ One module per runtime; :data:`BACKENDS` is the table of them. Importing this pa
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.runtime.backends import BACKENDS as BACKENDS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dcn_deploy.runtime.runner import RunnerOptions as RunnerOptions
     from dcn_deploy.runtime.runner import TensorSpec as TensorSpec
 
-_MODULES = {
+_DEFINED_IN = {
     "Availability": "backends",
     "BACKENDS": "backends",
     "Backend": "backends",
@@ -31,12 +32,4 @@ _MODULES = {
     "create": "backends",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN)

@@ -7,8 +7,9 @@ at most.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dcn_deploy._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from dcn_deploy.validation import inputs as inputs
@@ -41,14 +42,4 @@ _DEFINED_IN = {
 }
 _SUBMODULES = ("bounds", "comparison", "files", "golden", "inputs", "layers", "oracle", "report", "run", "tolerances")
 
-
-def __getattr__(name: str) -> Any:
-    if name in _DEFINED_IN:
-        return getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_DEFINED_IN, *_SUBMODULES])
+__getattr__, __dir__ = lazy_attributes(__name__, _DEFINED_IN, _SUBMODULES)

@@ -329,7 +329,7 @@ def test_commit_is_the_checkouts_and_of_no_other_project(tmp_path: Path, monkeyp
 
 
 def test_package_exports_exactly_its_table() -> None:
-    for name in profiling._MODULES:
+    for name in profiling._DEFINED_IN:
         assert getattr(profiling, name) is not None
         assert name in dir(profiling)
     with pytest.raises(AttributeError, match="no attribute 'Timer'"):

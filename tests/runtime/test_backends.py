@@ -229,7 +229,7 @@ def test_missing_file(backend: str, tmp_path: Any) -> None:
 
 
 def test_package_exports_exactly_its_table() -> None:
-    for name in runtime._MODULES:
+    for name in runtime._DEFINED_IN:
         assert getattr(runtime, name) is not None
         assert name in dir(runtime)
     with pytest.raises(AttributeError, match="no attribute 'Session'"):
