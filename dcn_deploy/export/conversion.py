@@ -41,6 +41,7 @@ from dcn_deploy.export.operators.base import NodeView
 from dcn_deploy.export.operators.mmdeploy import FOREIGN_OPERATORS
 from dcn_deploy.export.precision import apply as apply_precision
 from dcn_deploy.export.precision import check_precision
+from dcn_deploy.export.unique_names import UniqueNames
 from dcn_deploy.schema import DOMAIN, DOMAIN_VERSION, OPERATORS
 
 if TYPE_CHECKING:
@@ -349,7 +350,7 @@ class Converter:
                     _rename(node, schema.standard.op_type, "")
                     continue
             if shared is None:
-                shared = SharedValues(self.model.graph, _taken_names(self.model))
+                shared = SharedValues(self.model.graph, UniqueNames(self.model))
             _expand(node, view, form, opset, shared, parts)
 
     def _tidy(self) -> None:
@@ -420,17 +421,6 @@ def _set_attributes(node: ir.Node, attributes: Mapping[str, object]) -> None:
     node.attributes.clear()
     for attribute in ir.convenience.convert_attributes(attributes):  # type: ignore[arg-type]
         node.attributes.add(attribute)
-
-
-def _taken_names(model: ir.Model) -> set[str]:
-    taken: set[str] = set()
-    for graph in model.graphs():
-        taken.update(value.name for value in graph.inputs if value.name)
-        taken.update(graph.initializers)
-        for node in graph:
-            taken.add(node.name or "")
-            taken.update(value.name for value in node.outputs if value.name)
-    return taken
 
 
 # ---- expansion and restoration ----
@@ -510,7 +500,7 @@ def _restore(last: ir.Node) -> None:
             raise _changed(last, f"the part '{role}', which held {tensor}, is gone")
         inputs[tensor] = value
 
-    scratch = Expansion(original.view, original.opset, SharedValues(None))
+    scratch = Expansion(original.view, original.opset, SharedValues(None, UniqueNames()))
     expected = _expander(original.view, original.form)(original.view, inputs, scratch)
     difference = _difference(expected, last.outputs[0], {})
     for node in scratch.nodes:

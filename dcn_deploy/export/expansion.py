@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import InvalidModelError
 from dcn_deploy.export.operators.base import Dim, Dims, NodeView
+from dcn_deploy.export.unique_names import UniqueNames
 from dcn_deploy.schema import OPERATORS
 
 if TYPE_CHECKING:
@@ -39,22 +40,14 @@ class SharedValues:
 
     Args:
         root: the model's main graph, which gets the constants; None keeps them out of any graph.
-        taken: names that exist in the model.
+        names: of the model.
     """
 
-    def __init__(self, root: ir.Graph | None, taken: Iterable[str] = ()) -> None:
+    def __init__(self, root: ir.Graph | None, names: UniqueNames) -> None:
         self._root = root
-        self._taken = set(taken)
+        self.names = names
         self._constants: dict[str, ir.Value] = {}
         self._nodes: dict[tuple[int, tuple[object, ...]], ir.Value] = {}
-
-    def unique(self, name: str) -> str:
-        """Return ``name``, or with a number appended if the model has it already, and take it."""
-        candidate, number = name, 1
-        while candidate in self._taken:
-            candidate, number = f"{name}_{number}", number + 1
-        self._taken.add(candidate)
-        return candidate
 
     def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
         """Return an initializer with the content of ``array``; equal content gives the same one."""
@@ -135,7 +128,7 @@ class Expansion:
             while role in self._roles:
                 role, number = f"{wanted}_{number}", number + 1
         self._roles.add(role)
-        name = self._shared.unique(f"{self.view.name}/{role}") if role else self.view.name
+        name = self._shared.names.new(f"{self.view.name}/{role}") if role else self.view.name
         node = _node(name, op_type, inputs, attributes)
         node.metadata_props.update({PART_OF: self.view.name, ROLE: role})
         return self._describe(node, dtype, shape)
@@ -170,7 +163,7 @@ class Expansion:
             return found
         role = str(key[0])
         if named:
-            node = _node(self._shared.unique(f"{PREFIX}{role}"), op_type, inputs, attributes)
+            node = _node(self._shared.names.new(f"{PREFIX}{role}"), op_type, inputs, attributes)
             node.metadata_props[SHARED] = role
             value = self._describe(node, dtype, shape)
             self._shared.store(self._graph, key, value)

@@ -32,6 +32,7 @@ from dcn_deploy.export.float32_nodes import (
 )
 from dcn_deploy.export.node_reading import constant_of, dtype_of, label, schema_of, view_of
 from dcn_deploy.export.operators.int8 import is_quantised
+from dcn_deploy.export.unique_names import UniqueNames
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +85,7 @@ class _Pass:
         self._own = _OWN[precision]
         self._mixed = precision == "mixed"
         self._cast: dict[tuple[int, str], ir.Value] = {}
-        self._names = _taken_names(model)
+        self._names = UniqueNames(model)
 
     def run(self) -> tuple[str, ...]:
         """Change the model; see :func:`apply`."""
@@ -140,7 +141,7 @@ class _Pass:
     def _new_constant(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.Value:
         import onnx_ir as ir
 
-        name = self._unique(f"{value.name}_{dtype_of(value)}_as_{tensor.dtype.name.lower()}")
+        name = self._names.new(f"{value.name}_{dtype_of(value)}_as_{tensor.dtype.name.lower()}")
         tensor.name = name
         made = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=value.shape, const_value=tensor)
         self._model.graph.register_initializer(made)
@@ -149,7 +150,7 @@ class _Pass:
     def _new_cast(self, value: ir.Value, dtype: str) -> ir.Value:
         import onnx_ir as ir
 
-        name = self._unique(f"{value.name}_as_{dtype}")
+        name = self._names.new(f"{value.name}_as_{dtype}")
         cast = ir.node("Cast", [value], attributes={"to": int(_ir_type(dtype))}, name=name)
         made = cast.outputs[0]
         made.name, made.dtype, made.shape = name, _ir_type(dtype), value.shape
@@ -165,17 +166,10 @@ class _Pass:
     def _output(self, value: ir.Value, dtype: str) -> ir.Value:
         """Return a Cast of a graph output that takes over its name."""
         name = value.name
-        value.name = self._unique(f"{name}_{dtype_of(value)}")
+        value.name = self._names.new(f"{name}_{dtype_of(value)}")
         made = self._converted(value, dtype)
         made.name = name
         return made
-
-    def _unique(self, name: str) -> str:
-        candidate, number = name, 1
-        while candidate in self._names:
-            candidate, number = f"{name}_{number}", number + 1
-        self._names.add(candidate)
-        return candidate
 
 
 class _Typing:
@@ -287,17 +281,6 @@ def _ir_type(dtype: str) -> ir.DataType:
     from dcn_deploy.export.expansion import Expansion
 
     return Expansion.dtype(dtype)
-
-
-def _taken_names(model: ir.Model) -> set[str]:
-    names: set[str] = set()
-    for graph in model.graphs():
-        names.update(value.name for value in graph.inputs if value.name)
-        names.update(graph.initializers)
-        for node in graph:
-            names.add(node.name or "")
-            names.update(value.name for value in node.outputs if value.name)
-    return names
 
 
 def _remove_idle_casts(graph: ir.Graph) -> None:

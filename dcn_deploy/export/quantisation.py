@@ -16,6 +16,7 @@ from dcn_deploy.export import model_files, opsets
 from dcn_deploy.export.conversion import Converter
 from dcn_deploy.export.node_reading import constant_of, dtype_of, inputs_of, label, schema_of, view_of
 from dcn_deploy.export.operators import int8
+from dcn_deploy.export.unique_names import UniqueNames
 from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def unfold_model(model: ir.Model) -> ir.Model:
         loaded = opsets.raise_to(loaded, _AXIS_SINCE_OPSET)
         # The converter makes the nodes anew.
         nodes = [node for node in _convolutions(loaded) if int8.is_quantised(view_of(node, DEFORM_CONV2D))]
-    names = _Names(loaded)
+    names = UniqueNames(loaded)
     for node in nodes:
         _unfold(node, loaded, names)
     return loaded
@@ -292,26 +293,7 @@ def _remove_unused(node: ir.Node) -> None:
 # ---- unfolding ----
 
 
-class _Names:
-    """Names that are not in a model yet."""
-
-    def __init__(self, model: ir.Model) -> None:
-        self._taken: set[str] = set()
-        for graph in model.graphs():
-            self._taken.update(value.name for value in graph.inputs if value.name)
-            self._taken.update(graph.initializers)
-            for node in graph:
-                self._taken.update(name for name in (node.name, *(value.name for value in node.outputs)) if name)
-
-    def new(self, wish: str) -> str:
-        name, number = wish, 1
-        while name in self._taken:
-            name, number = f"{wish}_{number}", number + 1
-        self._taken.add(name)
-        return name
-
-
-def _unfold(node: ir.Node, model: ir.Model, names: _Names) -> None:
+def _unfold(node: ir.Node, model: ir.Model, names: UniqueNames) -> None:
     import numpy as np
     import onnx_ir as ir
 

@@ -6,7 +6,7 @@ Slow and obvious on purpose. Nothing here is shared with the fast implementation
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def deform_conv2d(
     dilations: Sequence[int] = (1, 1),
     group: int = 1,
     offset_group: int = 1,
+    of_samples: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Deformable convolution, v1 and (with a mask) v2, in float64.
 
@@ -60,6 +61,7 @@ def deform_conv2d(
         dilations: (height, width).
         group: number of convolution groups.
         offset_group: number of channel groups with offsets of their own.
+        of_samples: applied to the samples [C/offset_group] of a tap, times the mask, before they are multiplied.
 
     Returns:
         [N, M, Ho, Wo].
@@ -88,7 +90,8 @@ def deform_conv2d(
                             dy, dx = d[n, o, i, j, :, ho, wo]
                             y = ho * strides[0] - pads[0] + i * dilations[0] + float(dy)
                             z = wo * strides[1] - pads[1] + j * dilations[1] + float(dx)
-                            taps[own, i, j] = m[n, o, i, j, ho, wo] * sample(x[n, own], y, z)
+                            samples = m[n, o, i, j, ho, wo] * sample(x[n, own], y, z)
+                            taps[own, i, j] = samples if of_samples is None else of_samples(samples)
                 for g in range(group):
                     inputs = slice(g * channels_per_group, (g + 1) * channels_per_group)
                     outputs = slice(g * per_group_out, (g + 1) * per_group_out)

@@ -1,12 +1,11 @@
-"""The deformable convolution of int8 features and weights, one plain loop at a time, like :mod:`.reference`."""
+"""The deformable convolution of int8 features and weights: that of :mod:`.reference` with rounded samples."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dcn_deploy.ops.reference import sample
+from dcn_deploy.ops.reference import deform_conv2d
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,29 +62,19 @@ def deform_conv2d_int8(
     """
     import numpy as np
 
-    x, w, d = (np.asarray(a, dtype=np.float64) for a in (X, W, offset))
-    n_images, channels, height, width = x.shape
-    m_out, channels_per_group, k_h, k_w = w.shape
-    out_h = (height + pads[0] + pads[2] - dilations[0] * (k_h - 1) - 1) // strides[0] + 1
-    out_w = (width + pads[1] + pads[3] - dilations[1] * (k_w - 1) - 1) // strides[1] + 1
-    d = d.reshape(n_images, offset_group, k_h, k_w, 2, out_h, out_w)
-    mask_shape = (n_images, offset_group, k_h, k_w, out_h, out_w)
-    m = np.ones(mask_shape) if mask is None else np.asarray(mask, dtype=np.float64).reshape(mask_shape)
-    sums: Any = np.zeros((n_images, m_out, out_h, out_w))
-    per_offset_group, per_group_out = channels // offset_group, m_out // group
-    for n, ho, wo in itertools.product(range(n_images), range(out_h), range(out_w)):
-        taps = np.zeros((channels, k_h, k_w))
-        for o, i, j in itertools.product(range(offset_group), range(k_h), range(k_w)):
-            own = slice(o * per_offset_group, (o + 1) * per_offset_group)
-            dy, dx = d[n, o, i, j, :, ho, wo]
-            row = ho * strides[0] - pads[0] + i * dilations[0] + float(dy)
-            column = wo * strides[1] - pads[1] + j * dilations[1] + float(dx)
-            taps[own, i, j] = round_to_int8(m[n, o, i, j, ho, wo] * sample(x[n, own], row, column))
-        for g in range(group):
-            inputs = slice(g * channels_per_group, (g + 1) * channels_per_group)
-            outputs = slice(g * per_group_out, (g + 1) * per_group_out)
-            sums[n, outputs, ho, wo] = np.tensordot(w[outputs], taps[inputs], axes=3)
-    scale = np.broadcast_to(x_scale * np.asarray(weight_scale, dtype=np.float64), (m_out,))
+    sums = deform_conv2d(
+        X,
+        W,
+        offset,
+        mask=mask,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        group=group,
+        offset_group=offset_group,
+        of_samples=round_to_int8,
+    )
+    scale = np.broadcast_to(x_scale * np.asarray(weight_scale, dtype=np.float64), sums.shape[1:2])
     y: npt.NDArray[np.float64] = sums * scale[None, :, None, None]
     if B is not None:
         y = y + np.asarray(B, dtype=np.float64)[None, :, None, None]
