@@ -79,6 +79,11 @@ class OnnxRuntimeCudaRunner(OnnxRuntimeRunner):
                 )
             )
 
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 products may be rounded to TF32."""
+        return self.options.allow_tf32
+
     def _session_options(self, ort: Any, *, needs_library: bool) -> Any:
         options = super()._session_options(ort, needs_library=False)
         if self.options.allow_tf32:

@@ -92,6 +92,11 @@ class Runner(ABC):
     #: The backend's name, as on the command line.
     backend: ClassVar[str]
 
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 products may be rounded to TF32 (active runner only)."""
+        return False
+
     @abstractmethod
     def activate(self) -> None:
         """Load the model and make it ready. Calling it on an active runner does nothing.

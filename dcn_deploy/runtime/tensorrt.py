@@ -58,6 +58,12 @@ class EngineRunner(ModelRunner):
         self._profiler: Any = None
         self._last: EngineContext | None = None
 
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 products may be rounded to TF32; True of an engine that does not say."""
+        self._require_active("tf32")
+        return self._metadata is None or bool(self._metadata.options.get("tf32", True))
+
     def _load(self) -> None:
         if self.options.keep_intermediates:
             raise UnsupportedError(

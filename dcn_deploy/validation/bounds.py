@@ -45,16 +45,24 @@ class Layer:
     extent: tuple[int, int] | None
     offset_dtype: str | None = None
 
-    def limit(self, backend: str, dtype: str | None = None) -> float:
+    def limit(self, backend: str, dtype: str | None = None, *, tf32: bool = False) -> float:
         """Return the limit of this layer alone, its branch included; ``dtype`` replaces its own element types.
+
+        ``tf32`` says that float32 products may be rounded to TF32.
 
         Raises:
             InvalidArgumentError: if the table has no row for the element type.
         """
-        own = lookup(self.operator, dtype or self.dtype, backend).at(self.extent)
+        own = lookup(self.operator, row_of(dtype or self.dtype, tf32), backend).at(self.extent)
         if self.offset_dtype is None:
             return own
-        return math.hypot(own, offset_error(lookup(DENSE, dtype or self.offset_dtype, backend).relative_rms))
+        branch = lookup(DENSE, row_of(dtype or self.offset_dtype, tf32), backend)
+        return math.hypot(own, offset_error(branch.relative_rms))
+
+
+def row_of(dtype: str, tf32: bool) -> str:
+    """Return the table's name of what is stored as ``dtype`` and multiplied with or without TF32."""
+    return "tf32" if tf32 and dtype == "float32" else dtype
 
 
 class Bounds:
@@ -97,7 +105,7 @@ class Bounds:
         mask = self._behind.get(tensor, (1 << len(self.layers)) - 1)
         return [layer for index, layer in enumerate(self.layers) if mask >> index & 1]
 
-    def limit(self, tensor: str, backend: str, dtype: str | None = None) -> float:
+    def limit(self, tensor: str, backend: str, dtype: str | None = None, *, tf32: bool = False) -> float:
         """Return the largest relative RMS error of ``tensor`` as computed by ``backend``.
 
         Args:
@@ -105,16 +113,17 @@ class Bounds:
             backend: name of the backend.
             dtype: element type that every layer stores, instead of the file's own (the network that the file
                 was made from, in float32, say).
+            tf32: whether the backend may round float32 products to TF32.
 
         Raises:
             InvalidArgumentError: if a layer stores an element type that the table has no row for.
         """
-        return network_limit(layer.limit(backend, dtype) for layer in self.layers_before(tensor))
+        return network_limit(layer.limit(backend, dtype, tf32=tf32) for layer in self.layers_before(tensor))
 
-    def limit_of(self, nodes: Iterable[onnx.NodeProto], backend: str) -> float:
+    def limit_of(self, nodes: Iterable[onnx.NodeProto], backend: str, *, tf32: bool = False) -> float:
         """Return the same for a few nodes run on exact inputs, without what lies before them."""
         layers = [layer for layer in map(self._layer, nodes) if layer is not None]
-        return network_limit(layer.limit(backend) for layer in layers)
+        return network_limit(layer.limit(backend, tf32=tf32) for layer in layers)
 
     def _offset_dtype(self, node: onnx.NodeProto) -> str | None:
         """Return what the last layer before a node's offset stores; None if nothing computed it."""

@@ -235,6 +235,7 @@ def first_divergence(
         candidate.replicate(keep_intermediates=True) as left,
         reference.replicate(keep_intermediates=True) as right,
     ):
+        walk.tf32, walk.reference_tf32 = left.tf32, right.tf32
         for feed in feeds:
             feed_names.append(feed.name)
             arrays = conform(feed.arrays, left.inputs, feed.name)
@@ -258,6 +259,8 @@ class _Walk:
     tolerance: float | None
     reference_is_exact: bool
     reference_backend: str = "*"
+    tf32: bool = False
+    reference_tf32: bool = False
     run_alone: bool = True
     steps: dict[str, Step] = field(default_factory=dict)
 
@@ -289,9 +292,10 @@ class _Walk:
             errors[tensor] = 0.0 if comparison.exact else comparison.relative_rms
             faults[tensor] = limit.judge(comparison)
             computed = [name for name in sources if name in errors]
-            own_limit = bounds.limit_of(nodes, self.candidate.backend)
+            own_limit = bounds.limit_of(nodes, self.candidate.backend, tf32=self.tf32)
             if not self.reference_is_exact:
-                own_limit = math.hypot(own_limit, bounds.limit_of(nodes, self.reference_backend))
+                other = bounds.limit_of(nodes, self.reference_backend, tf32=self.reference_tf32)
+                own_limit = math.hypot(own_limit, other)
             own = None
             if self.run_alone and not comparison.exact:
                 available = {name: expected[name] for name in computed} | {
@@ -322,8 +326,10 @@ class _Walk:
         absolute = float(np.finfo(np.float32).smallest_normal)
         if self.tolerance is not None:
             return Limit(self.tolerance, "given", absolute)
-        own = bounds.limit(tensor, self.candidate.backend)
-        other = 0.0 if self.reference_is_exact else bounds.limit(tensor, self.reference_backend)
+        own = bounds.limit(tensor, self.candidate.backend, tf32=self.tf32)
+        other = 0.0
+        if not self.reference_is_exact:
+            other = bounds.limit(tensor, self.reference_backend, tf32=self.reference_tf32)
         return Limit(math.hypot(own, other), "layers before it", absolute)
 
     def _between(self, tensor: str, known: set[str]) -> tuple[list[onnx.NodeProto], list[str]]:

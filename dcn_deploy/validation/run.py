@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcn_deploy.errors import InvalidArgumentError, describe
-from dcn_deploy.validation.bounds import Bounds, largest_map_of
+from dcn_deploy.validation.bounds import Bounds, largest_map_of, row_of
 from dcn_deploy.validation.comparison import Array, Comparison, compare, element_kind
 from dcn_deploy.validation.inputs import Feed, conform
 from dcn_deploy.validation.report import CandidateResult, OutputResult, Report
@@ -101,7 +101,7 @@ def validate(
             arrays = conform(feed.arrays, candidate.inputs, feed.name)
             actual = candidate.infer(arrays)
             expected = answers.to(arrays)
-            result.judge(feed, actual, expected, limits, runner, reference_is_exact)
+            result.judge(feed, actual, expected, limits, candidate, runner, reference_is_exact)
     if count == 0:
         raise InvalidArgumentError("validate: expected at least one feed, got none.")
     if progress is not None:
@@ -131,10 +131,15 @@ def _model_name(model: str | Path | onnx.ModelProto | None) -> str:
 
 @dataclass(frozen=True)
 class _Precision:
-    """In what a reference computed; ``dtype`` is None for a runtime that kept to the element types of the file."""
+    """In what a runtime computed; ``dtype`` is None for one that kept to the element types of the file."""
 
     backend: str
-    dtype: str | None
+    dtype: str | None = None
+    tf32: bool = False
+
+    def row(self, stored: str) -> str:
+        """Return the table's name of a tensor's element type."""
+        return row_of(self.dtype or stored, self.tf32)
 
 
 def _precision(runner: Runner | None, expected: Array, is_exact: bool | None) -> _Precision | None:
@@ -145,7 +150,7 @@ def _precision(runner: Runner | None, expected: Array, is_exact: bool | None) ->
         return None
     if runner is None:
         return _Precision(ANY, expected.dtype.name)
-    return _Precision(runner.backend, "float32" if runner.backend == "torch" else None)
+    return _Precision(runner.backend, "float32" if runner.backend == "torch" else None, runner.tf32)
 
 
 class _Answers:
@@ -216,26 +221,26 @@ class _Limits:
         if largest is not None and largest != self._largest:
             self._largest, self._bounds = largest, None
 
-    def of(self, output: str, array: Array, backend: str, reference: _Precision | None) -> Limit:
-        """Return the limit of an output that ``backend`` computed; ``reference`` is None for an exact one."""
+    def of(self, output: str, array: Array, candidate: _Precision, reference: _Precision | None) -> Limit:
+        """Return the limit of an output of ``candidate``; ``reference`` is None for an exact one."""
         absolute = _smallest_normal(array)
         if self._tolerance is not None:
             return Limit(self._tolerance, "given", absolute, self._differing)
         if element_kind(array.dtype) != "float":
             return Limit(0.0, "exact", 0.0, self._differing)
         if self._model is None:
-            own = lookup(DENSE, array.dtype.name, backend).relative_rms
+            own = lookup(DENSE, candidate.row(array.dtype.name), candidate.backend).relative_rms
             other = 0.0
             if reference is not None:
-                other = lookup(DENSE, reference.dtype or array.dtype.name, reference.backend).relative_rms
+                other = lookup(DENSE, reference.row(array.dtype.name), reference.backend).relative_rms
             origin = "one dense layer (no model given)"
         else:
             if self._bounds is None:
                 self._bounds = Bounds(self._model, self._largest)
-            own = self._bounds.limit(output, backend)
+            own = self._bounds.limit(output, candidate.backend, tf32=candidate.tf32)
             other = 0.0
             if reference is not None:
-                other = self._bounds.limit(output, reference.backend, dtype=reference.dtype)
+                other = self._bounds.limit(output, reference.backend, dtype=reference.dtype, tf32=reference.tf32)
             count = len(self._bounds.layers_before(output))
             origin = f"{count} layer{'s' * (count != 1)}"
         origin += "" if reference is None else ", plus the reference's own rounding"
@@ -267,6 +272,7 @@ class _Judged:
         actual: Mapping[str, Array],
         expected: Mapping[str, Array],
         limits: _Limits,
+        candidate: Runner,
         reference: Runner | None,
         reference_is_exact: bool | None,
     ) -> None:
@@ -274,7 +280,7 @@ class _Judged:
         for output, counterpart in self._match(actual, expected).items():
             comparison = compare(actual[output], expected[counterpart])
             precision = _precision(reference, expected[counterpart], reference_is_exact)
-            limit = limits.of(output, actual[output], self.backend, precision)
+            limit = limits.of(output, actual[output], _Precision(self.backend, tf32=candidate.tf32), precision)
             reason = limit.judge(comparison)
             self.feeds[output] = self.feeds.get(output, 0) + 1
             if reason:

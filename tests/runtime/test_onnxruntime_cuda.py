@@ -87,11 +87,13 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(monkeypatch: pytest.Monk
 def test_the_provider_gets_the_options(make_deformable: Any) -> None:
     model, _ = make_deformable()
     runner = runtime.create(BACKEND, model, options=RunnerOptions(device=1, allow_tf32=True, cuda_graph=True))
+    assert runner.tf32
     assert runner._providers() == [  # type: ignore[attr-defined]
         ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "1", "enable_cuda_graph": "1"}),
         "CPUExecutionProvider",
     ]
     runner = runtime.create(BACKEND, model)
+    assert not runner.tf32
     assert runner._providers()[0][1] == {  # type: ignore[attr-defined]
         "device_id": "0",
         "use_tf32": "0",

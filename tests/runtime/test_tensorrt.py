@@ -95,6 +95,15 @@ def test_shapes_of_several_profiles(graph: bool, backend: str, write: Any, doubl
         assert sorted(context.active_optimization_profile for context in contexts) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("sidecar", "expected"),
+    [({"options": {"tf32": True}}, True), ({"options": {"tf32": False}}, False), ({"options": {}}, True), (None, True)],
+)
+def test_tf32_unless_the_sidecar_says_no(sidecar: Any, expected: bool, backend: str, write: Any, double: Any) -> None:
+    with start(backend, write(double, PROFILES, sidecar=sidecar)) as runner:
+        assert runner.tf32 is expected
+
+
 def test_results_are_the_callers(backend: str, write: Any, double: Any, rng: Any) -> None:
     with start(backend, write(double, PROFILES)) as runner:
         x = array(rng, 2, 4)

@@ -23,11 +23,13 @@ class FakeRunner(Runner):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[str] = ("y",),
         backend: str = "fake",
+        tf32: bool = False,
     ) -> None:
         self.answer = answer
         self._inputs = tuple(inputs)
         self._outputs = tuple(TensorSpec(name, None, None) for name in outputs)
         self.backend = backend  # type: ignore[misc]
+        self._tf32 = tf32
         self.active = False
         self.calls: list[dict[str, np.ndarray]] = []
         self.options = RunnerOptions()
@@ -42,6 +44,10 @@ class FakeRunner(Runner):
 
     def close(self) -> None:
         self.active = False
+
+    @property
+    def tf32(self) -> bool:
+        return self._tf32
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

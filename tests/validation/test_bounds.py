@@ -35,7 +35,7 @@ def test_limits_follow_the_layers_before_a_tensor(network):
     assert bounds.limit("logit", "onnxruntime") == pytest.approx(GAIN * math.sqrt(3e-12 + deformable**2))
     half = math.hypot(1e-3 + coordinate_error(9, 9), offset_error(1e-3))
     assert bounds.limit("logit", "onnxruntime", dtype="float16") == pytest.approx(GAIN * math.sqrt(3e-6 + half**2))
-    assert bounds.limit("s", "tensorrt") == 1e-3
+    assert bounds.limit("s", "tensorrt") == 1e-5
 
 
 def test_parallel_branches_do_not_count_for_each_other():
@@ -65,6 +65,16 @@ def test_element_type_is_that_of_the_layer(network):
     bounds = Bounds(model)
     assert [layer.dtype for layer in bounds.layers] == ["float32", "float32", "float32", "float16"]
     assert bounds.limit("logit", "onnxruntime") == pytest.approx(GAIN * 1e-3, rel=1e-3)
+
+
+def test_tf32_counts_in_every_product_that_is_stored_in_float32(network):
+    bounds = Bounds(network(0))
+    assert bounds.limit("s", "tensorrt", tf32=True) == 1e-3
+    assert bounds.limit("s", "tensorrt", dtype="bfloat16", tf32=True) == 8e-3
+    deformable = math.hypot(1e-3 + coordinate_error(9, 9), offset_error(1e-3))
+    assert bounds.limit("d", "tensorrt", tf32=True) == pytest.approx(GAIN * math.sqrt(2e-6 + deformable**2))
+    node = next(node for node in network(0).graph.node if node.op_type == "DeformConv")
+    assert bounds.limit_of([node], "tensorrt", tf32=True) == 1e-3 + coordinate_error(9, 9)
 
 
 def test_only_predicted_offsets_count(network):

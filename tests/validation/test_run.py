@@ -178,7 +178,29 @@ def test_the_precision_of_a_reference(fake, network):
     assert limit(None, dtype=np.float16, reference_is_exact=True) == 1e-6
     assert limit(fake(answer, specs, outputs=("s",), backend="reference")) == 1e-6
     assert limit(fake(answer, specs, outputs=("s",), backend="torch")) == pytest.approx(math.hypot(1e-6, 1e-6))
-    assert limit(fake(answer, specs, outputs=("s",), backend="tensorrt")) == pytest.approx(math.hypot(1e-6, 1e-3))
+    assert limit(fake(answer, specs, outputs=("s",), backend="tensorrt")) == pytest.approx(math.hypot(1e-6, 1e-5))
+
+
+def test_a_runtime_that_multiplies_in_tf32_may_be_that_far_off(fake, network):
+    """One that does not is held to float32."""
+    specs = (TensorSpec("input", np.dtype(np.float32), ("n", 3, 9, 9)),)
+
+    def exact(feed):
+        return {"s": feed["input"]}
+
+    def off(feed):
+        return {"s": feed["input"] * np.float32(1 + 2e-4)}
+
+    def passed(candidate, reference, model):
+        return validate([candidate], reference, inputs.generated(specs), model=model).passed
+
+    for model in (network(0), None):
+        for backend in ("tensorrt", "onnxruntime-cuda"):
+            oracle = fake(exact, specs, outputs=("s",), backend="reference")
+            assert passed(fake(off, specs, outputs=("s",), backend=backend, tf32=True), oracle, model)
+            assert not passed(fake(off, specs, outputs=("s",), backend=backend), oracle, model)
+        candidate = fake(off, specs, outputs=("s",), backend="onnxruntime")
+        assert passed(candidate, fake(exact, specs, outputs=("s",), backend="onnxruntime-cuda", tf32=True), model)
 
 
 def test_integers_and_their_share(fake):

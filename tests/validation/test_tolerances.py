@@ -34,7 +34,7 @@ def test_targets_of_the_project(operator, dtype, target):
 
 
 def test_a_backend_of_its_own_comes_before_any_backend():
-    assert lookup("Conv", "float32", "tensorrt").relative_rms == 1e-3
+    assert lookup("Conv", "float32", "tensorrt").relative_rms == 1e-5
     assert lookup("Conv", "float32", "onnxruntime").relative_rms == 1e-6
     assert lookup("DeformConv2d", "float32", "tensorrt").relative_rms == 1e-6
 
