@@ -115,8 +115,8 @@ _GRID = "; the normalised grid adds 4.25 roundings to that of position plus offs
 _BOXES = "; positions are float64"
 _BOXES_FLOAT32 = "; positions are float32: eight roundings of a coordinate's size"
 _NETWORK_ITSELF = "the network has this package's operator here, whatever the form of the file"
-# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), table 6: F(4×4, 3×3) in float32 is seven
-# times as far off as direct convolution.
+# F(4×4, 3×3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), in float32 on white noise,
+# summed channel by channel: 1.1e-6 for 16 channels to 4.5e-6 for 512.
 _WINOGRAD = "the runtime may convolve by Winograd's algorithm, whose transforms cost a digit"
 _FLOAT64 = "float64 throughout"
 
