@@ -71,6 +71,8 @@ Status check_range(const char* what, std::int64_t value) {
 Status check_sizes(const DeformConv2dParams& p) {
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("batch", p.batch));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("channels of X", p.in_channels));
+  // Of float32, in NHWC: from one pixel to the next.
+  DCN_DEPLOY_RETURN_IF_ERROR(check_range("bytes of all channels of X", 4 * p.in_channels));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("output channels", p.out_channels));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("taps of the kernel", p.kernel_h * p.kernel_w));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("pixels of a channel of X", p.in_h * p.in_w));
@@ -245,14 +247,21 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
   a.group = static_cast<std::int32_t>(p.group);
   a.group_channels = static_cast<std::int32_t>(p.in_channels / p.group);
   a.group_rows = static_cast<std::int32_t>(p.out_channels / p.group);
+  a.by_group_rows = Divisor(a.group_rows);
   a.offset_group = static_cast<std::int32_t>(p.offset_group);
-  a.offset_group_channels = static_cast<std::int32_t>(p.in_channels / p.offset_group);
+  a.by_offset_group_channels = Divisor(static_cast<std::int32_t>(p.in_channels / p.offset_group));
   a.chunk_channels = plan.chunk_channels;
   a.chunks = plan.chunks;
   a.offset_slots = plan.offset_slots;
   a.row_tiles = static_cast<std::int32_t>(plan.algorithm == Algorithm::kDirect
                                               ? ceil_div(p.out_channels, plan.tile.rows)
                                               : ceil_div(a.group_rows, plan.tile.rows));
+  const std::int64_t element_bytes = static_cast<std::int64_t>(size_of(plan.dtype));
+  const bool nhwc = plan.x_layout == Layout::kNhwc;
+  a.channel_bytes = element_bytes * (nhwc ? 1 : p.in_h * p.in_w);
+  a.pixel_bytes = static_cast<std::uint32_t>(element_bytes * (nhwc ? p.in_channels : 1));
+  a.chunk_bytes = plan.chunk_channels * a.channel_bytes;
+  a.last_chunk_bytes = a.chunk_bytes * (plan.chunks - 1);
   a.y_is_nhwc = plan.y_layout == Layout::kNhwc;
   a.scale = tensors.scale;
   a.y_scale = plan.y_scale;
@@ -261,11 +270,12 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
 }
 
 // Whether a thread may read a unit of shared memory's elements by one access.
-bool can_vectorise(const DeformConv2dPlan& plan, const DeformConv2dArguments& a) {
+bool reads_by_unit(const DeformConv2dPlan& plan, const DeformConv2dArguments& a) {
   const int elements = depth_of(plan.algorithm, plan.dtype) / kRowUnits;
   const std::size_t bytes = static_cast<std::size_t>(elements) * size_of(plan.dtype);
   return plan.x_layout == Layout::kNhwc && a.in_channels % elements == 0 &&
-         a.group_channels % elements == 0 && a.offset_group_channels % elements == 0 &&
+         a.group_channels % elements == 0 &&
+         plan.params.in_channels / plan.params.offset_group % elements == 0 &&
          a.chunk_channels % elements == 0 && reinterpret_cast<std::uintptr_t>(a.x) % bytes == 0;
 }
 
@@ -397,7 +407,6 @@ Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& te
   DCN_DEPLOY_RETURN_IF_ERROR(check_tensors(plan, tensors));
   DeformConv2dArguments a = arguments_of(plan, tensors, packed);
   if (a.pixels == 0) return {};
-  a.vectorised = can_vectorise(plan, a);
   const bool direct = plan.algorithm == Algorithm::kDirect;
   const std::int64_t blocks =
       ceil_div(a.pixels, plan.tile.pixels) * a.row_tiles * (direct ? 1 : a.group);
@@ -418,7 +427,7 @@ Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& te
   for (int i = 0; i < table.count; ++i) {
     const FusedKernel& kernel = table.kernels[i];
     if (kernel.tile.rows == plan.tile.rows && kernel.tile.pixels == plan.tile.pixels) {
-      return kernel.launch(a, plan.x_layout, blocks, plan.shared_bytes, stream);
+      return kernel.launch(a, reads_by_unit(plan, a), blocks, plan.shared_bytes, stream);
     }
   }
   return make_status(StatusCode::kInvalidArgument,

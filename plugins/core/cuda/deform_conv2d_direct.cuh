@@ -107,22 +107,22 @@ class DirectDeformConv2d {
     return cuda::locate(a_, shared_load(&pixel_info_[pixel]), first_offset_group_ + slot, tap);
   }
 
-  __device__ __forceinline__ float sample(const Corners& corners, int64_t image,
-                                          int channel) const {
-    return bits_to_float(corners.weights.x) *
-               read(image, channel, static_cast<int32_t>(corners.pixels.x)) +
-           bits_to_float(corners.weights.y) *
-               read(image, channel, static_cast<int32_t>(corners.pixels.y)) +
-           bits_to_float(corners.weights.z) *
-               read(image, channel, static_cast<int32_t>(corners.pixels.z)) +
-           bits_to_float(corners.weights.w) *
-               read(image, channel, static_cast<int32_t>(corners.pixels.w));
+  // Of the channel whose first pixel is at `map`. All corners are read before any is waited for.
+  __device__ __forceinline__ float sample(const Corners& corners, const unsigned char* map) const {
+    const Bits x = read(map, corners.pixels.x);
+    const Bits y = read(map, corners.pixels.y);
+    const Bits z = read(map, corners.pixels.z);
+    const Bits w = read(map, corners.pixels.w);
+    return bits_to_float(corners.weights.x) * Storage::load(x) +
+           bits_to_float(corners.weights.y) * Storage::load(y) +
+           bits_to_float(corners.weights.z) * Storage::load(z) +
+           bits_to_float(corners.weights.w) * Storage::load(w);
   }
 
-  __device__ __forceinline__ float read(int64_t image, int channel, int32_t pixel) const {
-    if (pixel == kOutside) return 0.0f;
-    return Storage::load(
-        static_cast<const Bits*>(a_.x)[element_of_x<kNhwc>(a_, image, channel, pixel)]);
+  // The bits of 0 are 0 in every type.
+  __device__ __forceinline__ Bits read(const unsigned char* map, uint32_t pixel) const {
+    if (static_cast<int32_t>(pixel) == kOutside) return 0;
+    return *reinterpret_cast<const Bits*>(map + static_cast<uint64_t>(pixel) * a_.pixel_bytes);
   }
 
   // A sample as it is multiplied.
@@ -136,8 +136,12 @@ class DirectDeformConv2d {
 
   // Weights are packed as Sum, [tap][channel of the group][out_channels].
   __device__ __forceinline__ Sum sum_of_tap(int row, int pixel, int tap) const {
-    const int first_channel = row / a_.group_rows * a_.group_channels;
+    const int first_channel = a_.by_group_rows.divide(row) * a_.group_channels;
     const int64_t image = static_cast<int32_t>(shared_load(&pixel_info_[pixel]).x);
+    const unsigned char* map =
+        static_cast<const unsigned char*>(a_.x) +
+        (image * a_.in_channels * a_.in_h * a_.in_w) * static_cast<int>(sizeof(Bits)) +
+        first_channel * a_.channel_bytes;
     const Sum* weights = static_cast<const Sum*>(a_.packed) +
                          static_cast<int64_t>(tap) * a_.group_channels * a_.out_channels + row;
     Sum sum = 0;
@@ -155,14 +159,14 @@ class DirectDeformConv2d {
         }
       }
       sum += weights[static_cast<int64_t>(c) * a_.out_channels] *
-             factor(sample(corners, image, first_channel + c));
+             factor(sample(corners, map + c * a_.channel_bytes));
     }
     return sum;
   }
 
   __device__ __forceinline__ void store(int row, int pixel, Sum sum) const {
     const Vec16 info = shared_load(&pixel_info_[pixel]);
-    const float value = Output<Storage>::value(a_, row, sum);
+    const float value = Output<Storage>(a_, row).value(sum);
     const int64_t image = static_cast<int32_t>(info.x);
     const int64_t target =
         a_.y_is_nhwc

@@ -14,8 +14,9 @@
 //                 ── barrier ──
 //                 begin to copy the weights of step s + kStages - 1
 //                 begin to read the samples of step s + 1                       → registers
-//                 locate the samples of step s + 2, if its tap or offset group is another
+//                 begin to read where step s + 2 samples, if its tap or offset group is another
 //                 multiply step s
+//                 locate the samples of step s + 2
 //
 // One barrier a step is enough: what is written behind it is read behind the next one, and what is
 // overwritten was last read before it.
@@ -160,11 +161,19 @@ struct FusedShared {
   }
 };
 
-template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, bool kNhwc>
+// How the channels of a unit, neighbours in shared memory, are read from X.
+enum class Access {
+  kUnit,     // at once: NHWC, where every unit lies in one offset group
+  kElement,  // one by one, in either layout
+};
+
+template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, Access kAccess>
 class FusedDeformConv2d {
  public:
   static constexpr int kWarpsAlongRows = kRows / kWarpRows;
   static constexpr int kThreads = kWarpsAlongRows * (kPixels / kWarpPixels) * kWarpSize;
+  // As many blocks on a multiprocessor as hide what one of them waits for.
+  static constexpr int kBlocks = kThreads == 256 && (kAccess == Access::kUnit || kRows == 128) ? 2 : 1;
 
   __device__ __forceinline__ explicit FusedDeformConv2d(const DeformConv2dArguments& arguments,
                                                         unsigned char* shared)
@@ -174,7 +183,7 @@ class FusedDeformConv2d {
         pixel_info_(reinterpret_cast<Vec16*>(shared + kOperandBytes)),
         corners_(reinterpret_cast<Vec16*>(shared + kOperandBytes + Shared::kPixelInfo)),
         epilogue_(reinterpret_cast<Total*>(shared)),
-        thread_(static_cast<int>(threadIdx.x)) {}
+        thread_(threadIdx.x) {}
 
   __device__ __forceinline__ void run() {
     // Blocks that share their pixels come one after the other, so that the features they read are
@@ -186,42 +195,54 @@ class FusedDeformConv2d {
     group_ = row_block / a_.row_tiles;
     first_row_ = static_cast<int64_t>(row_block % a_.row_tiles) * kRows;
     set_pixel_info();
+    set_weights();
     block_barrier();
+    set_maps();
 
     const int steps = a_.taps * a_.chunks;
-    Step located{0, 0};  // whose corners are in buffer `located_buffer`
+    Step located = step_of(0, 0);  // whose corners are in buffer `located_buffer`
     int located_buffer = 0;
-    locate(located, located_buffer);
+    locate(located, located_buffer, begin_to_locate(located));
     for (int stage = 0; stage < kStages - 1; ++stage) {
-      if (stage < steps) copy_weights(stage, stage);
+      if (stage < steps) copy_weights(stage);
       copy_async_commit();
     }
     block_barrier();
-    Step reading{0, 0};
+    Step reading = located;
     int reading_buffer = 0;
     read_samples(reading, reading_buffer);
     if (steps > 1) {
       located = next(located);
-      if (!same_corners(located, reading)) locate(located, located_buffer ^= 1);
+      if (!same_corners(located, reading)) {
+        locate(located, located_buffer ^= 1, begin_to_locate(located));
+      }
     }
+    int stage = 0;
+    int stage_ahead = kStages - 1;
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       write_samples(reading, reading_buffer, step & 1);
       if (!DCN_DEPLOY_FAULT(4)) copy_async_wait<kStages - 2>();
       if (!DCN_DEPLOY_FAULT(1)) block_barrier();
-      const int ahead = step + kStages - 1;
-      if (ahead < steps) copy_weights(ahead, ahead % kStages);
+      if (step + kStages - 1 < steps) copy_weights(stage_ahead);
       copy_async_commit();
       if (step + 1 < steps) {
         reading = located;
         reading_buffer = located_buffer;
+        move_maps(reading);
         read_samples(reading, reading_buffer);
       }
+      bool locating = false;
+      PlaceBits places{0, 0, 0};
       if (step + 2 < steps) {
         located = next(located);
-        if (!same_corners(located, reading)) locate(located, located_buffer ^= 1);
+        locating = !same_corners(located, reading);
+        if (locating) places = begin_to_locate(located);
       }
-      multiply(step % kStages, step & 1);
+      multiply(stage, step & 1);
+      if (locating) locate(located, located_buffer ^= 1, places);
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+      stage_ahead = stage_ahead + 1 == kStages ? 0 : stage_ahead + 1;
       if (!Math::kUsesTensorCores && (step + 1) % kStepsOfPartialSum == 0) add_partial_sums();
     }
     if (!Math::kUsesTensorCores) add_partial_sums();
@@ -242,9 +263,12 @@ class FusedDeformConv2d {
   static constexpr int kSampleUnits = kPixels * kRowUnits / kThreads;  // of a thread
   static_assert(kPixels * kRowUnits % kThreads == 0, "every thread makes equally many units");
   static_assert(kRows * kRowUnits % kThreads == 0, "every thread copies equally many units");
-  // Words of 32 bits that hold a unit's elements as they are stored.
-  static constexpr int kWords = kElements * static_cast<int>(sizeof(Bits)) / 4;
-  static constexpr int kPerWord = 4 / static_cast<int>(sizeof(Bits));
+  // Words of 32 bits that hold a unit's elements as they are stored. An element that is read alone
+  // has a word of its own: putting several into one would wait for each before the next is read.
+  // Bytes would need more registers than there are.
+  static constexpr int kPerWord =
+      kAccess == Access::kUnit || sizeof(Bits) == 1 ? 4 / static_cast<int>(sizeof(Bits)) : 1;
+  static constexpr int kWords = kElements / kPerWord;
   // Sums of a thread: 16 × 8 blocks of four with tensor cores, single ones without.
   static constexpr int kBlocksAlongRows = Math::kUsesTensorCores ? kWarpRows / 16 : kWarpRows / 8;
   static constexpr int kBlocksAlongPixels =
@@ -260,7 +284,17 @@ class FusedDeformConv2d {
   struct Step {
     int tap;
     int chunk;
+    // Offset groups that its channels are in.
+    int first_group;
+    int last_group;
   };
+
+  __device__ __forceinline__ Step step_of(int tap, int chunk) const {
+    Step step{tap, chunk, 0, 0};
+    step.first_group = offset_group_of(first_channel(step));
+    step.last_group = offset_group_of(first_channel(step) + channels(step) - 1);
+    return step;
+  }
 
   __device__ __forceinline__ void add_partial_sums() {
 #pragma unroll
@@ -274,7 +308,8 @@ class FusedDeformConv2d {
   }
 
   __device__ __forceinline__ Step next(Step step) const {
-    return step.chunk + 1 < a_.chunks ? Step{step.tap, step.chunk + 1} : Step{step.tap + 1, 0};
+    const bool same_tap = step.chunk + 1 < a_.chunks;
+    return step_of(same_tap ? step.tap : step.tap + 1, same_tap ? step.chunk + 1 : 0);
   }
 
   // First channel of a step, counted over all of X, and how many it has.
@@ -289,14 +324,11 @@ class FusedDeformConv2d {
     return cuda::offset_group_of(a_, channel);
   }
   __device__ __forceinline__ bool same_corners(Step a, Step b) const {
-    return a.tap == b.tap &&
-           offset_group_of(first_channel(a)) == offset_group_of(first_channel(b)) &&
-           offset_group_of(first_channel(a) + channels(a) - 1) ==
-               offset_group_of(first_channel(b) + channels(b) - 1);
+    return a.tap == b.tap && a.first_group == b.first_group && a.last_group == b.last_group;
   }
 
   __device__ __forceinline__ void set_pixel_info() {
-    for (int i = thread_; i < kPixels; i += kThreads) {
+    for (unsigned i = thread_; i < kPixels; i += kThreads) {
       shared_store(&pixel_info_[i], pixel_info(a_, first_pixel_ + i));
     }
   }
@@ -308,33 +340,64 @@ class FusedDeformConv2d {
     return corner_pixels(buffer, slot, pixel) + kPixels;
   }
 
-  // Where the step's tap samples, for every pixel and every offset group that the step touches.
-  __device__ __forceinline__ void locate(Step step, int buffer) {
-    const int first_group = offset_group_of(first_channel(step));
-    const int slots = offset_group_of(first_channel(step) + channels(step) - 1) - first_group + 1;
-    for (int i = thread_; i < slots * kPixels; i += kThreads) {
+  // Places of a step: one for every pixel and every offset group that the step touches.
+  __device__ __forceinline__ int places(Step step) const {
+    return (step.last_group - step.first_group + 1) * kPixels;
+  }
+
+  // Begins to read where the step's tap samples: this thread's first place. Most often there is no
+  // other.
+  __device__ __forceinline__ PlaceBits begin_to_locate(Step step) const {
+    if (static_cast<int>(thread_) >= places(step)) return {0, 0, 0};
+    return read_place(a_, shared_load(&pixel_info_[thread_ % kPixels]),
+                      step.first_group + static_cast<int>(thread_ / kPixels), step.tap);
+  }
+
+  __device__ __forceinline__ void locate(Step step, int buffer, PlaceBits bits) {
+    const int count = places(step);
+    for (int i = static_cast<int>(thread_); i < count; i += kThreads) {
       const int slot = i / kPixels;
       const int pixel = i % kPixels;
-      const Corners corners =
-          cuda::locate(a_, shared_load(&pixel_info_[pixel]), first_group + slot, step.tap);
+      const Vec16 info = shared_load(&pixel_info_[pixel]);
+      if (i >= kThreads) {
+        bits = read_place(a_, info, step.first_group + slot, step.tap);
+      }
+      const Corners corners = corners_at(a_, info, step.tap, bits);
       shared_store(corner_pixels(buffer, slot, pixel), corners.pixels);
       shared_store(corner_weights(buffer, slot, pixel), corners.weights);
     }
   }
 
-  // A thread's unit number `i`: neighbouring threads read neighbouring channels in NHWC,
-  // neighbouring pixels in NCHW.
+  // A thread's unit number `i`. Neighbouring threads read neighbouring channels where a unit is
+  // read at once, else neighbouring pixels.
   __device__ __forceinline__ int unit_of(int i) const {
-    const int index = thread_ + i * kThreads;
-    return kNhwc ? index % kRowUnits : index / kPixels;
+    const unsigned index = thread_ + i * kThreads;
+    return static_cast<int>(kAccess == Access::kUnit ? index % kRowUnits : index / kPixels);
   }
   __device__ __forceinline__ int pixel_of(int i) const {
-    const int index = thread_ + i * kThreads;
-    return kNhwc ? index / kRowUnits : index % kPixels;
+    const unsigned index = thread_ + i * kThreads;
+    return static_cast<int>(kAccess == Access::kUnit ? index / kRowUnits : index % kPixels);
   }
 
-  __device__ __forceinline__ int64_t element(int64_t image, int channel, int32_t pixel) const {
-    return element_of_x<kNhwc>(a_, image, channel, pixel);
+  // Where in X this thread's units of the first step are, at pixel 0 of their images.
+  __device__ __forceinline__ void set_maps() {
+    const int64_t image_bytes =
+        static_cast<int64_t>(a_.in_channels) * a_.in_h * a_.in_w * static_cast<int>(sizeof(Bits));
+#pragma unroll
+    for (int i = 0; i < kSampleUnits; ++i) {
+      const int32_t image = static_cast<int32_t>(shared_load(&pixel_info_[pixel_of(i)]).x);
+      const int channel = group_ * a_.group_channels + unit_of(i) * kElements;
+      // Of a pixel that does not exist nothing is read.
+      maps_[i] = static_cast<const unsigned char*>(a_.x) +
+                 (image == kOutside ? 0 : image * image_bytes) + channel * a_.channel_bytes;
+    }
+  }
+
+  // From the channels of the step before to those of this one.
+  __device__ __forceinline__ void move_maps(Step step) {
+    const int64_t bytes = step.chunk == 0 ? -a_.last_chunk_bytes : a_.chunk_bytes;
+#pragma unroll
+    for (int i = 0; i < kSampleUnits; ++i) maps_[i] += bytes;
   }
 
   static __device__ __forceinline__ int32_t component(const Vec16& v, int corner) {
@@ -345,57 +408,59 @@ class FusedDeformConv2d {
   __device__ __forceinline__ void read_samples(Step step, int buffer) {
     const int first = first_channel(step);
     const int count = channels(step);
-    const int first_group = offset_group_of(first);
 #pragma unroll
     for (int i = 0; i < kSampleUnits; ++i) {
       const int pixel = pixel_of(i);
       const int in_chunk = unit_of(i) * kElements;
-      const int64_t image = static_cast<int32_t>(shared_load(&pixel_info_[pixel]).x);
 #pragma unroll
       for (int corner = 0; corner < 4; ++corner) {
 #pragma unroll
         for (int word = 0; word < kWords; ++word) raw_[i][corner][word] = 0;
       }
-      if (image == kOutside || in_chunk >= count) continue;
-      const int channel = first + in_chunk;
-      if (kNhwc && a_.vectorised) {
-        const Vec16 pixels =
-            shared_load(corner_pixels(buffer, offset_group_of(channel) - first_group, pixel));
+      if (in_chunk >= count) continue;
+      if constexpr (kAccess == Access::kUnit) {
+        const Vec16 pixels = shared_load(
+            corner_pixels(buffer, offset_group_of(first + in_chunk) - step.first_group, pixel));
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           const int32_t at = component(pixels, corner);
-          if (at != kOutside)
-            read_unit(static_cast<const Bits*>(a_.x) + element(image, channel, at),
-                      raw_[i][corner]);
+          if (at != kOutside) read_unit(maps_[i] + bytes_to(at), raw_[i][corner]);
         }
-        continue;
-      }
-      Vec16 pixels{0, 0, 0, 0};
-      int slot = -1;
+      } else {
+        Vec16 pixels{0, 0, 0, 0};
+        int slot = -1;
 #pragma unroll
-      for (int e = 0; e < kElements; ++e) {
-        if (in_chunk + e >= count) break;
-        const int own = offset_group_of(channel + e) - first_group;
-        if (own != slot) {
-          slot = own;
-          pixels = shared_load(corner_pixels(buffer, slot, pixel));
-        }
+        for (int e = 0; e < kElements; ++e) {
+          if (in_chunk + e >= count) break;
+          const int own = offset_group_of(first + in_chunk + e) - step.first_group;
+          if (own != slot) {
+            slot = own;
+            pixels = shared_load(corner_pixels(buffer, slot, pixel));
+          }
+          const unsigned char* channel = maps_[i] + e * a_.channel_bytes;
 #pragma unroll
-        for (int corner = 0; corner < 4; ++corner) {
-          const int32_t at = component(pixels, corner);
-          if (at == kOutside) continue;
-          const uint32_t bits = static_cast<const Bits*>(a_.x)[element(image, channel + e, at)];
-          if (sizeof(Bits) == 4) {
-            raw_[i][corner][e % kWords] = bits;
-          } else {
-            raw_[i][corner][e / kPerWord % kWords] |= bits << (e % kPerWord * (32 / kPerWord));
+          for (int corner = 0; corner < 4; ++corner) {
+            const int32_t at = component(pixels, corner);
+            if (at == kOutside) continue;
+            const uint32_t bits = *reinterpret_cast<const Bits*>(channel + bytes_to(at));
+            if constexpr (kPerWord == 1) {
+              raw_[i][corner][e] = bits;
+            } else {
+              raw_[i][corner][e / kPerWord] |= bits << (e % kPerWord * (32 / kPerWord));
+            }
           }
         }
       }
     }
   }
 
-  static __device__ __forceinline__ void read_unit(const Bits* source, uint32_t (&words)[kWords]) {
+  // From a map's first pixel to another.
+  __device__ __forceinline__ uint64_t bytes_to(int32_t pixel) const {
+    return static_cast<uint64_t>(static_cast<uint32_t>(pixel)) * a_.pixel_bytes;
+  }
+
+  static __device__ __forceinline__ void read_unit(const unsigned char* source,
+                                                   uint32_t (&words)[kWords]) {
     if constexpr (kWords == 1) {
       words[0] = *reinterpret_cast<const uint32_t*>(source);
     } else if constexpr (kWords == 4) {
@@ -415,7 +480,7 @@ class FusedDeformConv2d {
     if constexpr (sizeof(Bits) == 1) {
       return Storage::load_from(raw_[i][corner][e / kPerWord], e % kPerWord);
     } else {
-      return Storage::load(static_cast<Bits>(raw_[i][corner][e / kPerWord % kWords] >>
+      return Storage::load(static_cast<Bits>(raw_[i][corner][e / kPerWord] >>
                                              (e % kPerWord * (32 / kPerWord) % 32)));
     }
   }
@@ -424,7 +489,6 @@ class FusedDeformConv2d {
   __device__ __forceinline__ void write_samples(Step step, int buffer, int tile) {
     const int first = first_channel(step);
     const int count = channels(step);
-    const int first_group = offset_group_of(first);
 #pragma unroll
     for (int i = 0; i < kSampleUnits; ++i) {
       const int pixel = pixel_of(i);
@@ -434,11 +498,9 @@ class FusedDeformConv2d {
       float w[4] = {0, 0, 0, 0};
 #pragma unroll
       for (int e = 0; e < kElements; ++e) {
-        float value = 0.0f;
-        if (in_chunk + e < count) {
-          const int own = e > 0 && kNhwc && a_.vectorised
-                              ? slot
-                              : offset_group_of(first + in_chunk + e) - first_group;
+        // A unit beyond the last channel was read as zeros.
+        if (kAccess == Access::kUnit ? e == 0 && in_chunk < count : in_chunk + e < count) {
+          const int own = offset_group_of(first + in_chunk + e) - step.first_group;
           if (own != slot) {
             slot = own;
             const Vec16 weights = shared_load(corner_weights(buffer, slot, pixel));
@@ -447,10 +509,11 @@ class FusedDeformConv2d {
             w[2] = bits_to_float(weights.z);
             w[3] = bits_to_float(weights.w);
           }
-          value = w[0] * raw_element(i, 0, e) + w[1] * raw_element(i, 1, e) +
-                  w[2] * raw_element(i, 2, e) + w[3] * raw_element(i, 3, e);
         }
-        values[e] = value;
+        values[e] = w[0] * raw_element(i, 0, e) + w[1] * raw_element(i, 1, e) +
+                    w[2] * raw_element(i, 2, e) + w[3] * raw_element(i, 3, e);
+        // The weights of the channel before may be NaN.
+        if (kAccess == Access::kElement && in_chunk + e >= count) values[e] = 0.0f;
       }
       uint32_t unit[4];
       Math::pack(values, unit);
@@ -460,32 +523,37 @@ class FusedDeformConv2d {
     }
   }
 
-  // Begins to copy the weights of a step: [group][tap][chunk][padded_rows][kRowBytes].
-  __device__ __forceinline__ void copy_weights(int step, int stage) {
-    const int64_t row =
-        (static_cast<int64_t>(group_) * a_.taps * a_.chunks + step) * a_.padded_rows + first_row_;
-    const unsigned char* source = static_cast<const unsigned char*>(a_.packed) + row * kRowBytes;
-    unsigned char* target = weights_ + stage * kRows * kRowBytes;
-#pragma unroll
-    for (int i = 0; i < kRows * kRowUnits / kThreads; ++i) {
-      const int index = thread_ + i * kThreads;
-      const int row_in_tile = index / kRowUnits;
-      const int unit = index % kRowUnits;
-      const bool exists = first_row_ + row_in_tile < a_.padded_rows;
-      copy_async_16(target + unit_offset(row_in_tile, unit),
-                    exists
-                        ? source + static_cast<int64_t>(row_in_tile) * kRowBytes + unit * kUnitBytes
-                        : static_cast<const unsigned char*>(a_.packed),
-                    exists);
-    }
+  // Weights are packed as [group][tap][chunk][padded_rows][kRowBytes], so steps follow each other.
+  __device__ __forceinline__ void set_weights() {
+    const int row = static_cast<int>(thread_ / kRowUnits);
+    const int64_t first =
+        static_cast<int64_t>(group_) * a_.taps * a_.chunks * a_.padded_rows + first_row_ + row;
+    next_weights_ = static_cast<const unsigned char*>(a_.packed) + first * kRowBytes +
+                    thread_ % kRowUnits * kUnitBytes;
+    const int64_t left = a_.padded_rows - first_row_ - row;
+    weight_rows_ = left < kRows ? static_cast<int>(left) : kRows;
   }
 
-  __device__ __forceinline__ int lane() const { return thread_ % kWarpSize; }
+  // Begins to copy the weights of the next step.
+  __device__ __forceinline__ void copy_weights(int stage) {
+    constexpr int kRowsAtOnce = kThreads / kRowUnits;
+    static_assert(kRowsAtOnce % 8 == 0, "a thread's units are swizzled alike");
+    unsigned char* target =
+        weights_ + stage * kRows * kRowBytes +
+        unit_offset(static_cast<int>(thread_ / kRowUnits), static_cast<int>(thread_ % kRowUnits));
+#pragma unroll
+    for (int row = 0; row < kRows; row += kRowsAtOnce) {
+      copy_async_16(target + row * kRowBytes, next_weights_ + row * kRowBytes, row < weight_rows_);
+    }
+    next_weights_ += a_.padded_rows * kRowBytes;
+  }
+
+  __device__ __forceinline__ int lane() const { return static_cast<int>(thread_ % kWarpSize); }
   __device__ __forceinline__ int warp_row() const {
-    return thread_ / kWarpSize % kWarpsAlongRows * kWarpRows;
+    return static_cast<int>(thread_ / kWarpSize % kWarpsAlongRows) * kWarpRows;
   }
   __device__ __forceinline__ int warp_pixel() const {
-    return thread_ / kWarpSize / kWarpsAlongRows * kWarpPixels;
+    return static_cast<int>(thread_ / kWarpSize / kWarpsAlongRows) * kWarpPixels;
   }
 
   __device__ __forceinline__ void multiply(int stage, int tile) {
@@ -500,16 +568,22 @@ class FusedDeformConv2d {
 
   __device__ __forceinline__ void multiply_tensor(const unsigned char* weights,
                                                   const unsigned char* samples) {
+    // This lane's rows of the first matrices of both operands. Those of the others are swizzled
+    // alike, and a step of two units changes one bit.
+    static_assert(kWarpRows % 8 == 0 && kWarpPixels % 8 == 0, "matrices are swizzled alike");
+    const int matrix = lane() / 8;
+    const int of_weights = unit_offset(warp_row() + lane() % 16, lane() / 16);
+    const int of_samples = unit_offset(warp_pixel() + matrix / 2 * 8 + lane() % 8, matrix % 2);
 #pragma unroll
-    for (int half = 0; half < kRowUnits / 2;
-         ++half) {  // two units: 32 elements of 8 bits, 16 of 16, 8 of 32
+    for (int half = 0; half < kRowUnits / 2; ++half) {
+      // Two units: 32 elements of 8 bits, 16 of 16, 8 of 32.
+      const unsigned char* half_weights = weights + (of_weights ^ half * 2 * kUnitBytes);
+      const unsigned char* half_samples = samples + (of_samples ^ half * 2 * kUnitBytes);
       uint32_t b[kBlocksAlongPixels][2];
 #pragma unroll
       for (int j = 0; j < kBlocksAlongPixels; j += 2) {
-        const int matrix = lane() / 8;
-        const int pixel = warp_pixel() + j * 8 + matrix / 2 * 8 + lane() % 8;
         uint32_t r[4];
-        load_matrix_x4(r, samples + unit_offset(pixel, half * 2 + matrix % 2));
+        load_matrix_x4(r, half_samples + j * 8 * kRowBytes);
         b[j][0] = r[0];
         b[j][1] = r[1];
         b[j + 1][0] = r[2];
@@ -522,8 +596,7 @@ class FusedDeformConv2d {
 #pragma unroll
       for (int i = 0; i < kBlocksAlongRows; ++i) {
         uint32_t a[4];
-        const int row = warp_row() + i * 16 + lane() % 16;
-        load_matrix_x4(a, weights + unit_offset(row, half * 2 + lane() / 16));
+        load_matrix_x4(a, half_weights + i * 16 * kRowBytes);
 #pragma unroll
         for (int j = 0; j < kBlocksAlongPixels; ++j) Math::multiply(sums_[i][j], a, b[j]);
       }
@@ -593,23 +666,52 @@ class FusedDeformConv2d {
         }
       }
       block_barrier();
-      const int rows = kRows - slab < kEpilogueRows ? kRows - slab : kEpilogueRows;
-      for (int index = thread_; index < rows * kPixels; index += kThreads) {
-        const int row = a_.y_is_nhwc ? index % rows : index / kPixels;
-        const int pixel = a_.y_is_nhwc ? index / rows : index % kPixels;
-        const int64_t group_row = first_row_ + slab + row;
-        const Vec16 info = shared_load(&pixel_info_[pixel]);
-        if (static_cast<int32_t>(info.x) == kOutside || group_row >= a_.group_rows) continue;
-        const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
-        const float value = Output<Storage>::value(
-            a_, channel, shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel]));
-        const int64_t image = static_cast<int32_t>(info.x);
-        const int32_t place = static_cast<int32_t>(info.y);
-        const int64_t target = a_.y_is_nhwc
-                                   ? (image * a_.out_plane + place) * a_.out_channels + channel
-                                   : (image * a_.out_channels + channel) * a_.out_plane + place;
-        Output<Storage>::store(a_, target, value);
+      if (a_.y_is_nhwc) {
+        store_channels(slab);
+      } else {
+        store_pixels(slab);
       }
+    }
+  }
+
+  static constexpr int kSlab = kRows < kEpilogueRows ? kRows : kEpilogueRows;
+  static_assert(kRows % kSlab == 0 && kThreads % kSlab == 0 && kThreads % kPixels == 0,
+                "a thread keeps to one row, or to one pixel");
+
+  // NHWC: neighbouring threads write neighbouring channels of a pixel.
+  __device__ __forceinline__ void store_channels(int slab) {
+    const int row = static_cast<int>(thread_ % kSlab);
+    const int64_t group_row = first_row_ + slab + row;
+    if (group_row >= a_.group_rows) return;
+    const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
+    const Output<Storage> output(a_, channel);
+#pragma unroll 4
+    for (int pixel = static_cast<int>(thread_ / kSlab); pixel < kPixels;
+         pixel += kThreads / kSlab) {
+      const Vec16 info = shared_load(&pixel_info_[pixel]);
+      if (static_cast<int32_t>(info.x) == kOutside) continue;
+      const int64_t place = static_cast<int64_t>(info.x) * a_.out_plane + info.y;
+      Output<Storage>::store(
+          a_, place * a_.out_channels + channel,
+          output.value(shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel])));
+    }
+  }
+
+  // NCHW: neighbouring threads write neighbouring pixels of a channel.
+  __device__ __forceinline__ void store_pixels(int slab) {
+    const int pixel = static_cast<int>(thread_ % kPixels);
+    const Vec16 info = shared_load(&pixel_info_[pixel]);
+    if (static_cast<int32_t>(info.x) == kOutside) return;
+#pragma unroll 4
+    for (int row = static_cast<int>(thread_ / kPixels); row < kSlab; row += kThreads / kPixels) {
+      const int64_t group_row = first_row_ + slab + row;
+      if (group_row >= a_.group_rows) break;
+      const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
+      const int64_t plane = static_cast<int64_t>(info.x) * a_.out_channels + channel;
+      const Output<Storage> output(a_, channel);
+      Output<Storage>::store(
+          a_, plane * a_.out_plane + info.y,
+          output.value(shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel])));
     }
   }
 
@@ -619,20 +721,25 @@ class FusedDeformConv2d {
   Vec16* const pixel_info_;
   Vec16* const corners_;
   Total* const epilogue_;
-  const int thread_;
+  const unsigned thread_;
   int64_t first_pixel_;
   int group_;
   int64_t first_row_;
+  const unsigned char* maps_[kSampleUnits];  // at the step that is read
+  const unsigned char* next_weights_;
+  int weight_rows_;  // that exist, from this thread's first on
   Sum sums_[kBlocksAlongRows][kBlocksAlongPixels][kBlockSums] = {};
   Total totals_[kTotalsAlongRows][kTotalsAlongPixels] = {};
   uint32_t raw_[kSampleUnits][4][kWords];
 };
 
-template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, bool kNhwc>
-__global__ void __launch_bounds__(kRows / kWarpRows * (kPixels / kWarpPixels) * kWarpSize)
+template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, Access kAccess>
+__global__ void __launch_bounds__(
+    FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, kAccess>::kThreads,
+    FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, kAccess>::kBlocks)
     fused_deform_conv2d(DCN_DEPLOY_KERNEL_PARAMETER DeformConv2dArguments arguments) {
   DCN_DEPLOY_DYNAMIC_SHARED(shared);
-  FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, kNhwc>(arguments, shared).run();
+  FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, kAccess>(arguments, shared).run();
 }
 
 }  // namespace cuda

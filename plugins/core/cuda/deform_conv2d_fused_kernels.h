@@ -16,7 +16,9 @@ struct FusedKernel {
   Tile tile;
   // Shared memory of a block whose steps touch so many offset groups.
   std::size_t (*shared_bytes)(int offset_slots);
-  Status (*launch)(const DeformConv2dArguments& arguments, Layout x_layout, std::int64_t blocks,
+  // `by_unit`: units of 16 bytes of shared memory may be read by one access, and lie in one offset
+  // group each.
+  Status (*launch)(const DeformConv2dArguments& arguments, bool by_unit, std::int64_t blocks,
                    std::size_t shared_bytes, Stream stream);
 };
 

@@ -11,21 +11,23 @@ namespace cuda {
 
 template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels>
 constexpr FusedKernel fused_kernel() {
-  return {{kRows, kPixels},
-          [](int offset_slots) {
-            return static_cast<std::size_t>(FusedShared<kRows, kPixels>::bytes(offset_slots));
-          },
-          [](const DeformConv2dArguments& arguments, Layout x_layout, std::int64_t blocks,
-             std::size_t shared_bytes, Stream stream) {
-            constexpr unsigned kThreads =
-                FusedDeformConv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, true>::kThreads;
-            const auto kernel =
-                x_layout == Layout::kNhwc
-                    ? &fused_deform_conv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, true>
-                    : &fused_deform_conv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, false>;
-            return launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), shared_bytes,
-                          stream, arguments);
-          }};
+  return {
+      {kRows, kPixels},
+      [](int offset_slots) {
+        return static_cast<std::size_t>(FusedShared<kRows, kPixels>::bytes(offset_slots));
+      },
+      [](const DeformConv2dArguments& arguments, bool by_unit, std::int64_t blocks,
+         std::size_t shared_bytes, Stream stream) {
+        constexpr unsigned kThreads = FusedDeformConv2d<Math, kRows, kPixels, kWarpRows,
+                                                        kWarpPixels, Access::kUnit>::kThreads;
+        const auto kernel =
+            by_unit
+                ? &fused_deform_conv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels, Access::kUnit>
+                : &fused_deform_conv2d<Math, kRows, kPixels, kWarpRows, kWarpPixels,
+                                       Access::kElement>;
+        return launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), shared_bytes,
+                      stream, arguments);
+      }};
 }
 
 // One table in the order of kTensorTiles.

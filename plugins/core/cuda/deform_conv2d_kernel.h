@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "core/cuda/divisor.h"
 #include "core/dtype.h"
 
 namespace dcn_deploy {
@@ -39,16 +40,20 @@ struct DeformConv2dArguments {
   int32_t group;
   int32_t group_channels;  // input channels of a group
   int32_t group_rows;      // output channels of a group
+  Divisor by_group_rows;
   int32_t offset_group;
-  int32_t offset_group_channels;
+  Divisor by_offset_group_channels;
   int32_t chunk_channels;
   int32_t chunks;
   int32_t offset_slots;
   int32_t row_tiles;  // of a group
   bool y_is_nhwc;
-  // NHWC only: units of 16 bytes of shared memory are read by one access; every unit lies in one
-  // offset group.
-  bool vectorised;
+  // From one channel of X to the next, and from one pixel to the next.
+  int64_t channel_bytes;
+  uint32_t pixel_bytes;
+  // From a group's first channel to that of the second chunk, and to that of the last.
+  int64_t chunk_bytes;
+  int64_t last_chunk_bytes;
   // int8 features only.
   const float* scale;
   float y_scale;

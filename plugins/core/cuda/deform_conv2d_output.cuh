@@ -10,31 +10,38 @@
 namespace dcn_deploy {
 namespace cuda {
 
-// What features of `Storage` are multiplied to, how a sum of output channel `channel` becomes a
-// value, and how that becomes Y's element `index`.
+// What features of `Storage` are multiplied to, how a sum of an output channel becomes a value, and
+// how that becomes Y's element `index`.
 template <typename Storage>
-struct Output {
+class Output {
+ public:
   using Bits = typename Storage::Bits;
   using Sum = float;
-  static __device__ __forceinline__ float value(const DeformConv2dArguments& a, int64_t channel,
-                                                float sum) {
-    if (a.bias != nullptr) sum += Storage::load(static_cast<const Bits*>(a.bias)[channel]);
-    return sum;
-  }
+  __device__ __forceinline__ Output(const DeformConv2dArguments& a, int64_t channel)
+      : bias_(a.bias == nullptr ? 0.0f : Storage::load(static_cast<const Bits*>(a.bias)[channel])),
+        has_bias_(a.bias != nullptr) {}
+  __device__ __forceinline__ float value(float sum) const { return has_bias_ ? sum + bias_ : sum; }
   static __device__ __forceinline__ void store(const DeformConv2dArguments& a, int64_t index,
                                                float value) {
     static_cast<Bits*>(a.y)[index] = Storage::store(value);
   }
+
+ private:
+  float bias_;
+  bool has_bias_;  // a sum of -0 stays what it is
 };
 
 template <>
-struct Output<Int8> {
+class Output<Int8> {
+ public:
   using Sum = int32_t;
-  static __device__ __forceinline__ float value(const DeformConv2dArguments& a, int64_t channel,
-                                                int32_t sum) {
-    float value = static_cast<float>(sum) * a.scale[channel];
-    if (a.bias != nullptr) value += static_cast<const float*>(a.bias)[channel];
-    return value;
+  __device__ __forceinline__ Output(const DeformConv2dArguments& a, int64_t channel)
+      : scale_(a.scale[channel]),
+        bias_(a.bias == nullptr ? 0.0f : static_cast<const float*>(a.bias)[channel]),
+        has_bias_(a.bias != nullptr) {}
+  __device__ __forceinline__ float value(int32_t sum) const {
+    const float value = static_cast<float>(sum) * scale_;
+    return has_bias_ ? value + bias_ : value;
   }
   static __device__ __forceinline__ void store(const DeformConv2dArguments& a, int64_t index,
                                                float value) {
@@ -52,6 +59,11 @@ struct Output<Int8> {
         static_cast<float*>(a.y)[index] = value;
     }
   }
+
+ private:
+  float scale_;
+  float bias_;
+  bool has_bias_;
 };
 
 }  // namespace cuda

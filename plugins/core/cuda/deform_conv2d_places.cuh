@@ -24,39 +24,60 @@ __device__ __forceinline__ Vec16 pixel_info(const DeformConv2dArguments& a, int6
 }
 
 __device__ __forceinline__ int offset_group_of(const DeformConv2dArguments& a, int channel) {
-  return a.offset_group == 1 ? 0 : channel / a.offset_group_channels;
+  return a.by_offset_group_channels.divide(channel);
 }
 
-// Where a tap samples for the pixel that `info` tells of, for the channels of an offset group.
-__device__ __forceinline__ Corners locate(const DeformConv2dArguments& a, const Vec16& info,
-                                          int offset_group, int tap) {
-  if (static_cast<int32_t>(info.x) == kOutside) return corners_nowhere();
+// What the inputs say of where a tap samples, as it is stored.
+struct PlaceBits {
+  uint32_t y;
+  uint32_t x;
+  uint32_t mask;
+};
+
+// For the pixel that `info` tells of and the channels of an offset group. Nothing waits for what is
+// read.
+__device__ __forceinline__ PlaceBits read_place(const DeformConv2dArguments& a, const Vec16& info,
+                                                int offset_group, int tap) {
+  PlaceBits bits{0, 0, 0};
+  if (static_cast<int32_t>(info.x) == kOutside) return bits;
   // Of all taps of all offset groups of all images, this one's place.
   const int64_t place =
       (static_cast<int64_t>(info.x) * a.offset_group + offset_group) * a.taps + tap;
   const int64_t first = 2 * place * a.out_plane + static_cast<int32_t>(info.y);
-  float y = load_element(a.offset, a.offset_dtype, first);
-  float x = load_element(a.offset, a.offset_dtype, first + a.out_plane);
+  if (a.offset_dtype == DType::kFloat32) {
+    bits.y = static_cast<const uint32_t*>(a.offset)[first];
+    bits.x = static_cast<const uint32_t*>(a.offset)[first + a.out_plane];
+  } else {
+    bits.y = static_cast<const uint16_t*>(a.offset)[first];
+    bits.x = static_cast<const uint16_t*>(a.offset)[first + a.out_plane];
+  }
+  if (a.mask != nullptr) {
+    const int64_t index = place * a.out_plane + static_cast<int32_t>(info.y);
+    bits.mask = a.mask_dtype == DType::kFloat32 ? static_cast<const uint32_t*>(a.mask)[index]
+                                                : static_cast<const uint16_t*>(a.mask)[index];
+  }
+  return bits;
+}
+
+__device__ __forceinline__ Corners corners_at(const DeformConv2dArguments& a, const Vec16& info,
+                                              int tap, const PlaceBits& bits) {
+  if (static_cast<int32_t>(info.x) == kOutside) return corners_nowhere();
+  float y = float_of(bits.y, a.offset_dtype);
+  float x = float_of(bits.x, a.offset_dtype);
   if (DCN_DEPLOY_FAULT(5)) {
     y = Float16::load(Float16::store(y));
     x = Float16::load(Float16::store(x));
   }
-  const float mask =
-      a.mask == nullptr
-          ? 1.0f
-          : load_element(a.mask, a.mask_dtype, place * a.out_plane + static_cast<int32_t>(info.y));
+  const float mask = a.mask == nullptr ? 1.0f : float_of(bits.mask, a.mask_dtype);
   return locate(static_cast<int32_t>(info.z) + tap / a.kernel_w * a.dilation_h,
                 static_cast<int32_t>(info.w) + tap % a.kernel_w * a.dilation_w, y, x, mask, a.in_h,
                 a.in_w);
 }
 
-// Element of X at a channel and a pixel of an image.
-template <bool kNhwc>
-__device__ __forceinline__ int64_t element_of_x(const DeformConv2dArguments& a, int64_t image,
-                                                int channel, int32_t pixel) {
-  const int64_t plane = static_cast<int64_t>(a.in_h) * a.in_w;
-  return kNhwc ? (image * plane + pixel) * a.in_channels + channel
-               : (image * a.in_channels + channel) * plane + pixel;
+// Where a tap samples.
+__device__ __forceinline__ Corners locate(const DeformConv2dArguments& a, const Vec16& info,
+                                          int offset_group, int tap) {
+  return corners_at(a, info, tap, read_place(a, info, offset_group, tap));
 }
 
 }  // namespace cuda

@@ -136,16 +136,23 @@ struct Int8 {
   }
 };
 
-// Element `index` of a tensor whose type is known at run time only: offsets, masks, RoIs.
-__device__ __forceinline__ float load_element(const void* base, DType dtype, int64_t index) {
+// The number whose bits are those, of a type that is known at run time only: offsets, masks, RoIs.
+__device__ __forceinline__ float float_of(uint32_t bits, DType dtype) {
   switch (dtype) {
     case DType::kFloat16:
-      return Float16::load(static_cast<const uint16_t*>(base)[index]);
+      return Float16::load(static_cast<uint16_t>(bits));
     case DType::kBFloat16:
-      return BFloat16::load(static_cast<const uint16_t*>(base)[index]);
+      return BFloat16::load(static_cast<uint16_t>(bits));
     default:
-      return static_cast<const float*>(base)[index];
+      return bits_to_float(bits);
   }
+}
+
+// Element `index` of a tensor of such a type.
+__device__ __forceinline__ float load_element(const void* base, DType dtype, int64_t index) {
+  return float_of(dtype == DType::kFloat32 ? static_cast<const uint32_t*>(base)[index]
+                                           : static_cast<const uint16_t*>(base)[index],
+                  dtype);
 }
 
 }  // namespace cuda
