@@ -216,6 +216,18 @@ Status check_tensors(const DeformConv2dPlan& plan, const DeformConv2dTensors& te
                      "int8 features: expected a scale for each output channel, got none");
 }
 
+// Elements of a unit of 16 bytes of shared memory.
+std::int64_t unit_elements(const DeformConv2dPlan& plan) {
+  return depth_of(plan.algorithm, plan.dtype) / kRowUnits;
+}
+
+bool has_whole_units(const DeformConv2dPlan& plan) {
+  const DeformConv2dParams& p = plan.params;
+  const std::int64_t elements = unit_elements(plan);
+  return p.in_channels / p.group % elements == 0 &&
+         p.in_channels / p.offset_group % elements == 0 && plan.chunk_channels % elements == 0;
+}
+
 DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                                    const void* packed) {
   const DeformConv2dParams& p = plan.params;
@@ -263,20 +275,18 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
   a.chunk_bytes = plan.chunk_channels * a.channel_bytes;
   a.last_chunk_bytes = a.chunk_bytes * (plan.chunks - 1);
   a.y_is_nhwc = plan.y_layout == Layout::kNhwc;
+  a.whole_units = plan.algorithm != Algorithm::kDirect && has_whole_units(plan);
   a.scale = tensors.scale;
   a.y_scale = plan.y_scale;
   a.y_dtype = plan.y_dtype;
   return a;
 }
 
-// Whether a thread may read a unit of shared memory's elements by one access.
+// Whether a thread may read a unit's elements of X by one access.
 bool reads_by_unit(const DeformConv2dPlan& plan, const DeformConv2dArguments& a) {
-  const int elements = depth_of(plan.algorithm, plan.dtype) / kRowUnits;
-  const std::size_t bytes = static_cast<std::size_t>(elements) * size_of(plan.dtype);
-  return plan.x_layout == Layout::kNhwc && a.in_channels % elements == 0 &&
-         a.group_channels % elements == 0 &&
-         plan.params.in_channels / plan.params.offset_group % elements == 0 &&
-         a.chunk_channels % elements == 0 && reinterpret_cast<std::uintptr_t>(a.x) % bytes == 0;
+  const std::size_t bytes = static_cast<std::size_t>(unit_elements(plan)) * size_of(plan.dtype);
+  return plan.x_layout == Layout::kNhwc && a.whole_units &&
+         reinterpret_cast<std::uintptr_t>(a.x) % bytes == 0;
 }
 
 template <typename Storage>

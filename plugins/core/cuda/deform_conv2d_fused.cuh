@@ -163,7 +163,7 @@ struct FusedShared {
 
 // How the channels of a unit, neighbours in shared memory, are read from X.
 enum class Access {
-  kUnit,     // at once: NHWC, where every unit lies in one offset group
+  kUnit,     // at once: NHWC with whole units
   kElement,  // one by one, in either layout
 };
 
@@ -173,7 +173,8 @@ class FusedDeformConv2d {
   static constexpr int kWarpsAlongRows = kRows / kWarpRows;
   static constexpr int kThreads = kWarpsAlongRows * (kPixels / kWarpPixels) * kWarpSize;
   // As many blocks on a multiprocessor as hide what one of them waits for.
-  static constexpr int kBlocks = kThreads == 256 && (kAccess == Access::kUnit || kRows == 128) ? 2 : 1;
+  static constexpr int kBlocks =
+      kThreads == 256 && (kAccess == Access::kUnit || kRows == 128) ? 2 : 1;
 
   __device__ __forceinline__ explicit FusedDeformConv2d(const DeformConv2dArguments& arguments,
                                                         unsigned char* shared)
@@ -418,17 +419,18 @@ class FusedDeformConv2d {
         for (int word = 0; word < kWords; ++word) raw_[i][corner][word] = 0;
       }
       if (in_chunk >= count) continue;
+      int slot = offset_group_of(first + in_chunk) - step.first_group;
+      Vec16 pixels = shared_load(corner_pixels(buffer, slot, pixel));
       if constexpr (kAccess == Access::kUnit) {
-        const Vec16 pixels = shared_load(
-            corner_pixels(buffer, offset_group_of(first + in_chunk) - step.first_group, pixel));
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           const int32_t at = component(pixels, corner);
           if (at != kOutside) read_unit(maps_[i] + bytes_to(at), raw_[i][corner]);
         }
+      } else if (a_.whole_units) {
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) read_element(i, e, pixels);
       } else {
-        Vec16 pixels{0, 0, 0, 0};
-        int slot = -1;
 #pragma unroll
         for (int e = 0; e < kElements; ++e) {
           if (in_chunk + e >= count) break;
@@ -437,19 +439,23 @@ class FusedDeformConv2d {
             slot = own;
             pixels = shared_load(corner_pixels(buffer, slot, pixel));
           }
-          const unsigned char* channel = maps_[i] + e * a_.channel_bytes;
-#pragma unroll
-          for (int corner = 0; corner < 4; ++corner) {
-            const int32_t at = component(pixels, corner);
-            if (at == kOutside) continue;
-            const uint32_t bits = *reinterpret_cast<const Bits*>(channel + bytes_to(at));
-            if constexpr (kPerWord == 1) {
-              raw_[i][corner][e] = bits;
-            } else {
-              raw_[i][corner][e / kPerWord] |= bits << (e % kPerWord * (32 / kPerWord));
-            }
-          }
+          read_element(i, e, pixels);
         }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void read_element(int i, int e, const Vec16& pixels) {
+    const unsigned char* channel = maps_[i] + e * a_.channel_bytes;
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      const int32_t at = component(pixels, corner);
+      if (at == kOutside) continue;
+      const uint32_t bits = *reinterpret_cast<const Bits*>(channel + bytes_to(at));
+      if constexpr (kPerWord == 1) {
+        raw_[i][corner][e] = bits;
+      } else {
+        raw_[i][corner][e / kPerWord] |= bits << (e % kPerWord * (32 / kPerWord));
       }
     }
   }
@@ -485,6 +491,13 @@ class FusedDeformConv2d {
     }
   }
 
+  __device__ __forceinline__ float interpolate(int i, int e, const Vec16& weights) const {
+    return bits_to_float(weights.x) * raw_element(i, 0, e) +
+           bits_to_float(weights.y) * raw_element(i, 1, e) +
+           bits_to_float(weights.z) * raw_element(i, 2, e) +
+           bits_to_float(weights.w) * raw_element(i, 3, e);
+  }
+
   // Interpolates what read_samples has read, and writes it to one of the two tiles of samples.
   __device__ __forceinline__ void write_samples(Step step, int buffer, int tile) {
     const int first = first_channel(step);
@@ -493,27 +506,29 @@ class FusedDeformConv2d {
     for (int i = 0; i < kSampleUnits; ++i) {
       const int pixel = pixel_of(i);
       const int in_chunk = unit_of(i) * kElements;
-      float values[kElements];
       int slot = -1;
-      float w[4] = {0, 0, 0, 0};
-#pragma unroll
-      for (int e = 0; e < kElements; ++e) {
+      Vec16 weights{0, 0, 0, 0};
+      if (in_chunk < count) {
+        slot = offset_group_of(first + in_chunk) - step.first_group;
+        weights = shared_load(corner_weights(buffer, slot, pixel));
+      }
+      float values[kElements];
+      if (kAccess == Access::kUnit || a_.whole_units) {
         // A unit beyond the last channel was read as zeros.
-        if (kAccess == Access::kUnit ? e == 0 && in_chunk < count : in_chunk + e < count) {
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) values[e] = interpolate(i, e, weights);
+      } else {
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) {
+          values[e] = 0.0f;
+          if (in_chunk + e >= count) continue;
           const int own = offset_group_of(first + in_chunk + e) - step.first_group;
           if (own != slot) {
             slot = own;
-            const Vec16 weights = shared_load(corner_weights(buffer, slot, pixel));
-            w[0] = bits_to_float(weights.x);
-            w[1] = bits_to_float(weights.y);
-            w[2] = bits_to_float(weights.z);
-            w[3] = bits_to_float(weights.w);
+            weights = shared_load(corner_weights(buffer, slot, pixel));
           }
+          values[e] = interpolate(i, e, weights);
         }
-        values[e] = w[0] * raw_element(i, 0, e) + w[1] * raw_element(i, 1, e) +
-                    w[2] * raw_element(i, 2, e) + w[3] * raw_element(i, 3, e);
-        // The weights of the channel before may be NaN.
-        if (kAccess == Access::kElement && in_chunk + e >= count) values[e] = 0.0f;
       }
       uint32_t unit[4];
       Math::pack(values, unit);

@@ -48,6 +48,8 @@ struct DeformConv2dArguments {
   int32_t offset_slots;
   int32_t row_tiles;  // of a group
   bool y_is_nhwc;
+  // Every unit of 16 bytes of shared memory is full, and in one offset group.
+  bool whole_units;
   // From one channel of X to the next, and from one pixel to the next.
   int64_t channel_bytes;
   uint32_t pixel_bytes;

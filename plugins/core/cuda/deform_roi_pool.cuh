@@ -39,10 +39,12 @@ struct RoIPoolArguments {
 // Parts of a block's shared memory.
 struct RoIPoolShared {
   static constexpr int kTaps = 2 * kRoIPoolBins * kRoIPoolTaps * static_cast<int>(sizeof(Vec8));
+  static constexpr int kRuns = 2 * static_cast<int>(sizeof(int64_t));
+  static constexpr int kGroups = kRoIPoolBins * static_cast<int>(sizeof(int64_t));
   static constexpr int kCounts = 2 * kRoIPoolBins * static_cast<int>(sizeof(int32_t));
   static constexpr int kScales = kRoIPoolBins * static_cast<int>(sizeof(float));
   static constexpr int kSums = kRoIPoolBins * kRoIPoolSlab * static_cast<int>(sizeof(float));
-  static constexpr int kBytes = kTaps + kCounts + kScales + kSums;
+  static constexpr int kBytes = kTaps + kRuns + kGroups + kCounts + kScales + kSums;
 };
 
 // The rows (axis 0) or columns (axis 1) that a run of the samples of a bin reads, to `taps` in
@@ -79,10 +81,12 @@ class DeformRoIPool {
       : a_(arguments),
         p_(arguments.params),
         taps_(reinterpret_cast<Vec8*>(shared)),
-        counts_(reinterpret_cast<int32_t*>(shared + RoIPoolShared::kTaps)),
-        scales_(reinterpret_cast<float*>(shared + RoIPoolShared::kTaps + RoIPoolShared::kCounts)),
-        sums_(reinterpret_cast<float*>(shared + RoIPoolShared::kTaps + RoIPoolShared::kCounts +
-                                       RoIPoolShared::kScales)),
+        runs_(reinterpret_cast<int64_t*>(shared + RoIPoolShared::kTaps)),
+        groups_(reinterpret_cast<int64_t*>(shared + RoIPoolShared::kTaps + RoIPoolShared::kRuns)),
+        counts_(reinterpret_cast<int32_t*>(shared + RoIPoolShared::kTaps + RoIPoolShared::kRuns +
+                                           RoIPoolShared::kGroups)),
+        scales_(reinterpret_cast<float*>(counts_ + 2 * kRoIPoolBins)),
+        sums_(scales_ + kRoIPoolBins),
         thread_(static_cast<int>(threadIdx.x)) {}
 
   __device__ __forceinline__ void run() {
@@ -104,16 +108,21 @@ class DeformRoIPool {
       has_samples = has_samples && box_[i] - box_[i] == 0.0f;
     }
     image_ = has_samples ? static_cast<int64_t>(index) : 0;
-    const int64_t runs_y = has_samples ? runs_along(0) : 0;
-    const int64_t runs_x = has_samples ? runs_along(1) : 0;
+    // In double precision, of which many GPUs have little: an axis to a thread.
+    if (thread_ < 2) shared_store(&runs_[thread_], has_samples ? runs_along(thread_) : int64_t{0});
+    block_barrier();
+    const int64_t runs_y = shared_load(&runs_[0]);
+    const int64_t runs_x = shared_load(&runs_[1]);
     const int all_bins = narrow(p_.out_h * p_.out_w);
 #pragma unroll 1
     for (first_bin_ = 0; first_bin_ < all_bins; first_bin_ += kRoIPoolBins) {
       bins_ = all_bins - first_bin_ < kRoIPoolBins ? static_cast<int>(all_bins - first_bin_)
                                                    : kRoIPoolBins;
+      const int fast = kNhwc ? channels_ : bins_;
+      inverse_ = (kInverseOne + static_cast<uint32_t>(fast) - 1) / static_cast<uint32_t>(fast);
       for (int i = thread_; i < bins_ * channels_; i += kRoIPoolThreads)
         shared_store(&sums_[i], 0.0f);
-      set_scales();
+      set_bins();
       // For a RoI without samples, which meets no other barrier before store() reads the scales.
       block_barrier();
 #pragma unroll 1
@@ -138,11 +147,22 @@ class DeformRoIPool {
  private:
   using Bits = typename Storage::Bits;
 
+  // The quotient of two numbers, of which the dividend is below 2^12 and the divisor at most 2^6,
+  // is that of their product with ceil(2^19 / divisor) and 2^19.
+  static constexpr uint32_t kInverseOne = 1u << 19;
+  static_assert(kRoIPoolBins * kRoIPoolSlab <= 1 << 12, "dividends are small");
+  static_assert(kRoIPoolBins <= 1 << 6 && kRoIPoolSlab <= 1 << 6, "divisors are small");
+
   // Neighbouring threads have neighbouring channels in NHWC, neighbouring bins in NCHW.
-  __device__ __forceinline__ int channel_of(int i) const {
-    return kNhwc ? i % channels_ : i / bins_;
+  __device__ __forceinline__ int slow_of(int i) const {
+    return static_cast<int>(static_cast<uint32_t>(i) * inverse_ / kInverseOne);
   }
-  __device__ __forceinline__ int bin_of(int i) const { return kNhwc ? i / channels_ : i % bins_; }
+  __device__ __forceinline__ int channel_of(int i) const {
+    return kNhwc ? i - slow_of(i) * channels_ : slow_of(i);
+  }
+  __device__ __forceinline__ int bin_of(int i) const {
+    return kNhwc ? slow_of(i) : i - slow_of(i) * bins_;
+  }
 
   static __device__ __forceinline__ int narrow(int64_t value) { return static_cast<int>(value); }
 
@@ -160,12 +180,15 @@ class DeformRoIPool {
            static_cast<int64_t>(column_of_bin(bin)) * p_.part_w / p_.out_w;
   }
 
-  __device__ __forceinline__ void set_scales() {
+  // What the channels of a bin are multiplied by, and which of their group they are read from.
+  __device__ __forceinline__ void set_bins() {
     const int64_t first = (roi_ * p_.classes + class_) * p_.part_h * p_.part_w;
     for (int bin = thread_; bin < bins_; bin += kRoIPoolThreads) {
       shared_store(&scales_[bin], a_.mask == nullptr
                                       ? 1.0f
                                       : load_element(a_.mask, a_.mask_dtype, first + part(bin)));
+      shared_store(&groups_[bin], group_of(row_of_bin(bin), p_.out_h) * p_.group_size +
+                                      group_of(column_of_bin(bin), p_.out_w));
     }
   }
 
@@ -197,10 +220,8 @@ class DeformRoIPool {
     const int rows = shared_load(&counts_[bin]);
     const int columns = shared_load(&counts_[kRoIPoolBins + bin]);
     const int64_t plane = p_.in_h * p_.in_w;
-    const int64_t group_h = group_of(row_of_bin(bin), p_.out_h);
-    const int64_t group_w = group_of(column_of_bin(bin), p_.out_w);
     const int64_t of_x =
-        ((first_channel_ + channel) * p_.group_size + group_h) * p_.group_size + group_w;
+        (first_channel_ + channel) * p_.group_size * p_.group_size + shared_load(&groups_[bin]);
     const Bits* map =
         static_cast<const Bits*>(a_.x) +
         (kNhwc ? image_ * plane * p_.in_channels + of_x : (image_ * p_.in_channels + of_x) * plane);
@@ -238,6 +259,8 @@ class DeformRoIPool {
   const RoIPoolArguments& a_;
   const DeformRoIPool2dParams& p_;
   Vec8* const taps_;
+  int64_t* const runs_;    // of the samples of a bin, along both axes
+  int64_t* const groups_;  // of channels, a bin's
   int32_t* const counts_;
   float* const scales_;
   float* const sums_;
@@ -249,7 +272,8 @@ class DeformRoIPool {
   int64_t image_;
   int first_bin_;
   int bins_;
-  float box_[4];  // x1, y1, x2, y2
+  uint32_t inverse_;  // of channels_ in NHWC, of bins_ in NCHW
+  float box_[4];      // x1, y1, x2, y2
 };
 
 template <typename Storage, bool kNhwc>
