@@ -7,7 +7,9 @@ storage types first; the bars are those of the project: relative RMS error 1e-6 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import sys
 import time
@@ -50,14 +52,52 @@ _MOST_FAILURES = 20
 
 @dataclass
 class Tally:
-    """What a run of checks has found so far."""
+    """What a run of checks has found so far.
+
+    Attributes:
+        launches: results that were compared.
+        left_out: requests that the device has no room for.
+        failures: what is wrong, in words.
+        late: what was not tried for want of time.
+        trouble: what the device says since it has stopped to work.
+        worst: the largest error of each precision, as a fraction of its bar, and where it was.
+        kernels: every kernel that ran.
+        now: gets the case and kernel before each launch, so that what breaks or hangs has a name.
+    """
 
     launches: int = 0
     left_out: int = 0
     failures: list[str] = field(default_factory=list)
-    #: The largest error of each precision, as a fraction of its bar, and where it was.
+    late: str | None = None
+    trouble: str | None = None
     worst: dict[str, tuple[float, str]] = field(default_factory=dict)
     kernels: set[str] = field(default_factory=set)
+    now: Callable[[str], None] = lambda where: None
+
+    @contextlib.contextmanager
+    def trying(self, where: str, device: Device) -> Iterator[None]:
+        """Note any exception as a failure of ``where``, and whether the device still works after it."""
+        self.now(where)
+        try:
+            yield
+        except Exception as error:
+            if self.trouble is not None:
+                return  # the inner one has told it
+            self.fail(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            self.trouble = device.trouble()
+            if self.trouble is not None:
+                self.fail(f"after that the device does nothing more, and nothing more was tried: {self.trouble}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for ``json.dumps``."""
+        return {
+            "results": self.launches,
+            "left_out": self.left_out,
+            "failures": self.failures,
+            "late": self.late,
+            "kernels": sorted(self.kernels),
+            "worst": {name: {"of_bar": value, "where": where} for name, (value, where) in self.worst.items()},
+        }
 
     def judge(self, precision: str, error: float, where: str) -> None:
         """Count a result."""
@@ -74,8 +114,8 @@ class Tally:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether so much is wrong that more of it would not help."""
-        return len(self.failures) >= _MOST_FAILURES
+        """Whether so much is wrong that more of it would not help, or the device has stopped to work."""
+        return self.trouble is not None or len(self.failures) >= _MOST_FAILURES
 
 
 @dataclass(frozen=True)
@@ -239,6 +279,17 @@ def hows(library: Library, precision: Precision, layouts: Sequence[tuple[str, st
                 number += 1
 
 
+def _plan(library: Library, sizes: dict[str, int], how: How, on: dict[str, int], tally: Tally) -> Plan | None:
+    """A plan; None, and counted, for a tile whose shared memory the device has not, or tensor cores that it has not."""
+    try:
+        return library.plan(sizes, how, on)
+    except NativeError as error:
+        if not error.refused:
+            raise
+        tally.left_out += 1
+        return None
+
+
 def check_case(
     device: Device,
     library: Library,
@@ -259,26 +310,22 @@ def check_case(
             # Types of offset and mask take turns, so that each meets each kernel and layout over the cases.
             coordinates = mixes[(number + number // len(mixes)) % len(mixes)]
             where = f"{case.name} [{precision.name} {how}, offset {coordinates[0]}, mask {coordinates[1]}]"
-            try:
-                plan = library.plan(sizes_of(case), how, on)
-            except NativeError as error:
-                if not error.refused:
-                    raise
-                # A tile whose shared memory this device has not, or tensor cores that it has not.
-                tally.left_out += 1
-                continue
-            key = (plan.algorithm, plan.info["packed_bytes"])
-            if key not in packed_for:
-                packed_for[key] = pack(device, problem, plan, precision.dtype)
-            y = device.poisoned(output_shape(case, how.y_layout), precision.dtype)
-            launch(device, problem, plan, how, packed_for[key], coordinates, y)
-            device.synchronize()
-            actual = device.get(y)
-            actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
-            tally.kernels.add(f"{precision.name} {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
-            tally.judge(precision.name, relative_rms(actual, problem.expected(how.dtype, *coordinates)), where)
-            if not device.margins_are_poisoned(y):
-                tally.fail(f"{where}: expected nothing to be written beside Y, got something")
+            with tally.trying(where, device):
+                plan = _plan(library, sizes_of(case), how, on, tally)
+                if plan is None:
+                    continue
+                key = (plan.algorithm, plan.info["packed_bytes"])
+                if key not in packed_for:
+                    packed_for[key] = pack(device, problem, plan, precision.dtype)
+                y = device.poisoned(output_shape(case, how.y_layout), precision.dtype)
+                launch(device, problem, plan, how, packed_for[key], coordinates, y)
+                device.synchronize()
+                actual = device.get(y)
+                actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
+                tally.kernels.add(f"{precision.name} {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
+                tally.judge(precision.name, relative_rms(actual, problem.expected(how.dtype, *coordinates)), where)
+                if not device.margins_are_poisoned(y):
+                    tally.fail(f"{where}: expected nothing to be written beside Y, got something")
             if tally.is_hopeless:
                 return
 
@@ -358,30 +405,28 @@ def check_int8(
         for _, how in hows(library, Precision("int8", "int8", False, ("auto", "tensor", "simt", "direct")), layouts):
             how = dataclasses.replace(how, y_dtype=y_dtype, y_scale=y_scale or 1.0)
             where = f"{case.name} [{how}]"
-            try:
-                plan = library.plan(sizes_of(case), how, on)
-            except NativeError as error:
-                if not error.refused:
-                    raise
-                tally.left_out += 1
-                continue
-            packed = device.scratch(plan.info["packed_bytes"])
-            plan.pack(device.pointer(weight), device.pointer(packed), device.stream())
-            y = device.poisoned(output_shape(case, how.y_layout), y_dtype)
-            own: dict[str, int | None] = {**pointers, "x": device.pointer(maps[how.x_layout]), "y": device.pointer(y)}
-            plan.run(own, device.pointer(packed), device.stream(), dtypes=("float32", "float32"))
-            device.synchronize()
-            actual = device.get(y)
-            actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
-            tally.launches += 1
-            tally.kernels.add(f"int8 {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
-            if not np.array_equal(actual, expected):
-                unequal = int((actual != expected).sum())
-                tally.fail(
-                    f"{where}: expected what the plain loops give, got {unequal} other elements of {actual.size}"
-                )
-            if not device.margins_are_poisoned(y):
-                tally.fail(f"{where}: expected nothing to be written beside Y, got something")
+            with tally.trying(where, device):
+                plan = _plan(library, sizes_of(case), how, on, tally)
+                if plan is None:
+                    continue
+                packed = device.scratch(plan.info["packed_bytes"])
+                plan.pack(device.pointer(weight), device.pointer(packed), device.stream())
+                y = device.poisoned(output_shape(case, how.y_layout), y_dtype)
+                own: dict[str, int | None] = {**pointers, "x": device.pointer(maps[how.x_layout])}
+                own["y"] = device.pointer(y)
+                plan.run(own, device.pointer(packed), device.stream(), dtypes=("float32", "float32"))
+                device.synchronize()
+                actual = device.get(y)
+                actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
+                tally.launches += 1
+                tally.kernels.add(f"int8 {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
+                if not np.array_equal(actual, expected):
+                    unequal = int((actual != expected).sum())
+                    tally.fail(
+                        f"{where}: expected what the plain loops give, got {unequal} other elements of {actual.size}"
+                    )
+                if not device.margins_are_poisoned(y):
+                    tally.fail(f"{where}: expected nothing to be written beside Y, got something")
             if tally.is_hopeless:
                 return
 
@@ -432,21 +477,22 @@ def check_roi(device: Device, library: Library, tally: Tally, chosen: Sequence[A
             )
             for x_layout, y_layout in LAYOUTS:
                 where = f"{case.name} [{dtype} {x_layout}->{y_layout}]"
-                tensors = {"x": device.put(to_nhwc(x) if x_layout == "nhwc" else x, dtype), **coordinates}
-                y = device.poisoned(output_shape(case, y_layout), dtype)
-                pointers: dict[str, int | None] = {
-                    name: device.pointer(tensors[name]) if name in tensors else None
-                    for name in ("x", "boxes", "offset", "mask")
-                }
-                fields = {**roi_fields(case), "dtype": DTYPES[dtype], "x_layout": LAYOUT_NUMBERS[x_layout]}
-                fields["y_layout"] = LAYOUT_NUMBERS[y_layout]
-                library.pool(fields, {**pointers, "y": device.pointer(y)}, device.stream())
-                device.synchronize()
-                actual = device.get(y)
-                tally.kernels.add(f"{dtype} roi {case.variant}")
-                tally.judge(dtype, relative_rms(to_nchw(actual) if y_layout == "nhwc" else actual, expected), where)
-                if not device.margins_are_poisoned(y):
-                    tally.fail(f"{where}: expected nothing to be written beside Y, got something")
+                with tally.trying(where, device):
+                    tensors = {"x": device.put(to_nhwc(x) if x_layout == "nhwc" else x, dtype), **coordinates}
+                    y = device.poisoned(output_shape(case, y_layout), dtype)
+                    pointers: dict[str, int | None] = {
+                        name: device.pointer(tensors[name]) if name in tensors else None
+                        for name in ("x", "boxes", "offset", "mask")
+                    }
+                    fields = {**roi_fields(case), "dtype": DTYPES[dtype], "x_layout": LAYOUT_NUMBERS[x_layout]}
+                    fields["y_layout"] = LAYOUT_NUMBERS[y_layout]
+                    library.pool(fields, {**pointers, "y": device.pointer(y)}, device.stream())
+                    device.synchronize()
+                    actual = device.get(y)
+                    tally.kernels.add(f"{dtype} roi {case.variant}")
+                    tally.judge(dtype, relative_rms(to_nchw(actual) if y_layout == "nhwc" else actual, expected), where)
+                    if not device.margins_are_poisoned(y):
+                        tally.fail(f"{where}: expected nothing to be written beside Y, got something")
                 if tally.is_hopeless:
                     return
 
@@ -460,6 +506,8 @@ def check_all(
     reduced: bool = False,
     suite: bool = True,
     clock: Callable[[], float] = time.monotonic,
+    tally: Tally | None = None,
+    after: Callable[[], None] = lambda: None,
 ) -> Tally:
     """Compare every kernel on every case, as far as the time goes.
 
@@ -467,34 +515,39 @@ def check_all(
         device: where the library's memory is.
         library: the kernels.
         on: the device as the library describes it.
-        left: seconds; what does not fit is counted as left out, and said.
+        left: seconds; what does not fit is named in the tally's ``late``.
         reduced: only the cases of :data:`REDUCED`, in two pairs of layouts.
         suite: also the shapes of the benchmark.
         clock: seconds from any start.
+        tally: is added to; None begins a new one.
+        after: called after each case.
     """
     begin = clock()
-    tally = Tally()
-    table = [cases.by_name(name) for name in REDUCED] if reduced else list(cases.ALL_CASES)
+    tally = Tally() if tally is None else tally
     layouts = (("nchw", "nchw"), ("nhwc", "nhwc")) if reduced else LAYOUTS
-    for case in table:
-        if clock() - begin > left:
-            tally.fail(f"{case.name} and what comes after it: no time was left of {left:.0f} s")
-            return tally
+
+    def on_case(case: Any, layouts: Sequence[tuple[str, str]]) -> None:
         check_case(device, library, on, Problem(device, case, expected_conv), tally, layouts=layouts)
-        if tally.is_hopeless:
-            return tally
+
+    def on_int8(case: Any) -> None:
+        check_int8(device, library, on, case, tally, layouts=layouts)
+
+    parts: list[tuple[str, Callable[[], None]]] = []
+    for case in [cases.by_name(name) for name in REDUCED] if reduced else cases.ALL_CASES:
+        parts.append((case.name, functools.partial(on_case, case, layouts)))
     for name in INT8_CASES:
-        if clock() - begin > left:
-            tally.fail(f"int8 {name} and what comes after it: no time was left of {left:.0f} s")
-            return tally
-        check_int8(device, library, on, cases.by_name(name), tally, layouts=layouts)
-    roi = [case for case in cases.ROI_CASES if case.r <= 4][:6] if reduced else None
-    check_roi(device, library, tally, roi)
+        parts.append((f"int8 {name}", functools.partial(on_int8, cases.by_name(name))))
+    for case in [case for case in cases.ROI_CASES if case.r <= 4][:6] if reduced else cases.ALL_ROI_CASES:
+        parts.append((f"RoI {case.name}", functools.partial(check_roi, device, library, tally, [case])))
     for case in suite_cases() if suite and not reduced else ():
-        if clock() - begin > left:
-            tally.fail(f"{case.name} and what comes after it: no time was left of {left:.0f} s")
-            break
+        parts.append((case.name, functools.partial(on_case, case, LAYOUTS)))
+    for name, part in parts:
         if tally.is_hopeless:
             break
-        check_case(device, library, on, Problem(device, case, expected_conv), tally)
+        if clock() - begin > left:
+            tally.late = f"{name} and what comes after it: no time was left of {left:.0f} s"
+            break
+        with tally.trying(name, device):
+            part()
+        after()
     return tally

@@ -35,6 +35,19 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def trouble() -> str | None:
+    """What PyTorch's device says instead of working; None if it works. After some errors it never does again."""
+    import torch
+
+    try:
+        synchronize()
+        torch.zeros(1, device=DEVICE).add_(1)
+        synchronize()
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return None
+
+
 class Device(Protocol):
     """What the checks need of a device. An array is whatever :meth:`put` and :meth:`poisoned` give."""
 
@@ -61,6 +74,9 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Wait for everything."""
+
+    def trouble(self) -> str | None:
+        """What it says instead of working; None if it works."""
 
 
 def to_nhwc(array: Array) -> Array:
@@ -134,21 +150,32 @@ class HostDevice:
     def synchronize(self) -> None:
         """A launch is done when it returns."""
 
+    def trouble(self) -> str | None:
+        """The host has none."""
+        return None
+
 
 class TorchDevice:
-    """PyTorch's memory and streams on the current GPU."""
+    """PyTorch's memory and streams on the current GPU.
+
+    Everything is made on the host and copied, nothing is written by a kernel of PyTorch: compute-sanitizer is told to
+    watch this project's kernels alone, and would call what another kernel has written uninitialized.
+    """
 
     def __init__(self) -> None:
         import torch
 
         self._torch = torch
+        # By storage type, the longest array of poison so far: new ones are copied from it.
+        self._poison: dict[str, Any] = {}
 
     def _dtype(self, name: str) -> Any:
         return getattr(self._torch, name)
 
     def put(self, array: Array, dtype: str) -> Any:
         """Copy to the GPU, rounded."""
-        return self._torch.from_numpy(np.ascontiguousarray(array)).to(DEVICE).to(self._dtype(dtype))
+        # Rounded first: the other way round a kernel of PyTorch would write what ours read.
+        return self._torch.from_numpy(np.ascontiguousarray(array)).to(self._dtype(dtype)).to(DEVICE)
 
     def get(self, array: Any) -> Array:
         """Copy to the host as float64."""
@@ -158,9 +185,15 @@ class TorchDevice:
     def poisoned(self, shape: Sequence[int], dtype: str) -> Any:
         """A view into the middle of a larger tensor of NaN."""
         size = math.prod(shape)
-        poison = INT8_POISON if dtype == "int8" else math.nan
-        whole = self._torch.full((size + 2 * MARGIN,), poison, dtype=self._dtype(dtype), device=DEVICE)
+        # Contiguous and of one type, so this is a copy of memory, too.
+        whole = self._poisoned(size + 2 * MARGIN, dtype).clone()
         return whole[MARGIN : MARGIN + size].view(*shape)
+
+    def _poisoned(self, size: int, dtype: str) -> Any:
+        if dtype not in self._poison or self._poison[dtype].numel() < size:
+            poison = INT8_POISON if dtype == "int8" else math.nan
+            self._poison[dtype] = self._torch.full((size,), poison, dtype=self._dtype(dtype)).to(DEVICE)
+        return self._poison[dtype][:size]
 
     def margins_are_poisoned(self, array: Any) -> bool:
         """Whether nothing was written beside it."""
@@ -171,7 +204,7 @@ class TorchDevice:
 
     def scratch(self, size: int) -> Any:
         """Bytes of 0xff."""
-        return self._torch.full((size,), 0xFF, dtype=self._torch.uint8, device=DEVICE)
+        return self._torch.full((size,), 0xFF, dtype=self._torch.uint8).to(DEVICE)
 
     def pointer(self, array: Any) -> int:
         """Its address."""
@@ -184,3 +217,7 @@ class TorchDevice:
     def synchronize(self) -> None:
         """Wait for the GPU."""
         synchronize()
+
+    def trouble(self) -> str | None:
+        """What the GPU says instead of working."""
+        return trouble()
