@@ -1,10 +1,16 @@
 """Stage ``bench``: this project's kernels beside their peers over the benchmark suite, in one run, taking turns.
 
 Each engine is captured once in a CUDA graph that goes through several sets of inputs, together larger than the
-second-level cache: no launch waits for Python, and no input is found in the cache. The graphs are replayed in turns and
-timed by CUDA events; a figure is the median over the rounds of the time of a graph over its number of sets. The method
-is checked on every shape: this project's kernel is timed a second time under another name, and the ratio of the two
-must be 1 within 5 % in geometric mean. Before it is timed, each deformable engine's result is compared with float64.
+second-level cache, so that no input is found in the cache. An engine that a graph cannot record (torchvision's
+operator, which launches on the default stream) is called for some of the sets instead, one after the other. The engines
+take turns and are timed by CUDA events; a figure is the median over the rounds of the time over the number of sets.
+Before each timing the GPU is kept busy until the host has enqueued all of it: no figure holds the time of a launch on
+the host.
+
+The method is checked. On every shape this project's kernel is timed a second time under another name, and the ratio of
+the two must be 1 within 5 % in geometric mean. And what is compared with float64 is the result of the very work that is
+timed, of other features than those it was recorded with: a graph that lacks a kernel cannot look right by what an
+earlier run has left in memory.
 
 ONNX Runtime's CUDA operator cannot be captured so; it is timed by the wall clock around a synchronised run, with the
 inputs on the GPU, and its figures say so.
@@ -12,11 +18,14 @@ inputs on the GPU, and its figures say so.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +39,7 @@ from benchmarks.gpu_check.engines import (
     PEERS,
     SELF,
     Engine,
+    Run,
     TensorSet,
     engines,
     forced,
@@ -37,7 +47,7 @@ from benchmarks.gpu_check.engines import (
     sizes_of,
 )
 from benchmarks.gpu_check.native import How, Library, NativeError
-from benchmarks.gpu_check.stages import table
+from benchmarks.gpu_check.stages import Failed, table
 
 SCHEMA = "dcn_deploy.bench_gpu/1"
 SEED = 20170317
@@ -45,6 +55,17 @@ ROUNDS = 25
 TILE_ROUNDS = 9
 SELF_TOLERANCE = 0.05
 _MOST_SETS = 256
+#: Sets of an engine that is called, not replayed: few, so that all their launches wait in the GPU's queue at once. Its
+#: inputs are not in the cache either, since between two of its turns the others go through theirs.
+QUEUED_SETS = 32
+#: Clocks that the GPU is kept busy for before a timing, to begin with: 0.1 ms. More where the host is not done by then.
+SLEEP_CLOCKS = 200_000
+_MOST_CLOCKS = 1 << 27
+#: Seconds of work before the first row, so that the clocks are up.
+WARM_UP_SECONDS = 0.5
+#: Seconds that a peer may take for its first call in a row: some try hundreds of kernels there.
+PREPARATION_SECONDS = 12.0
+GRAPH, QUEUE = "graph", "eager, queued"
 #: Relative RMS error above which an engine does not compute the operator, so that its time means nothing. Peers with
 #: half-precision coordinates are far above this project's bars.
 WRONG = {"float32": 1e-4, "tf32": 1e-2, "float16": 5e-2, "bfloat16": 2e-1}
@@ -100,46 +121,158 @@ def set_precision(mode: Mode) -> None:
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 
-def capture(runs: Sequence[Callable[[], Any]]) -> Callable[[], None]:
-    """A CUDA graph that calls every one of ``runs`` once; returns its replay."""
+@dataclass
+class Timed:
+    """Work that is timed.
+
+    Attributes:
+        enqueue: enqueues all of it and returns the result of the first set.
+        method: how that is done: :data:`GRAPH` or :data:`QUEUE`.
+        kept: one call for each set, and with it all that a recorded graph's pointers point into.
+        clocks: for which the GPU is kept busy while the host enqueues.
+        in_time: whether the host was done by then in every timing.
+    """
+
+    enqueue: Callable[[], Any]
+    method: str
+    kept: tuple[Run, ...]
+    clocks: int = SLEEP_CLOCKS
+    in_time: bool = True
+
+
+def capture(runs: Sequence[Run]) -> Timed:
+    """A CUDA graph that calls every one of ``runs`` once."""
     import torch
 
+    kept = tuple(runs)
     # Engines choose algorithms and compile in their first calls, which a capture does not allow.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            runs[0]()
-        for run in runs:
+            kept[0]()
+        for run in kept:
             run()
     torch.cuda.current_stream().wait_stream(side)
     devices.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for run in runs:
+        # Held, so that no later call gets its memory.
+        y = kept[0]()
+        for run in kept[1:]:
             run()
-    return graph.replay
+
+    def replay() -> Any:
+        graph.replay()
+        return y
+
+    return Timed(replay, GRAPH, kept)
 
 
-def take_turns(replays: dict[str, Callable[[], None]], sets: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of one convolution, for each engine and round."""
+def queue(runs: Sequence[Run]) -> Timed:
+    """The calls of ``runs`` themselves, on the default stream."""
+    kept = tuple(runs)
+
+    def call() -> Any:
+        y = kept[0]()
+        for run in kept[1:]:
+            run()
+        return y
+
+    return Timed(call, QUEUE, kept)
+
+
+def replayed(work: Timed) -> Any:
+    """The first set's result of the work as it is timed, with the opposite of its features.
+
+    Whatever is still in memory from before belongs to the features as they were, and is wrong.
+    """
+    x = work.kept[0].x
+    work.enqueue().fill_(math.nan)
+    x.neg_()
+    try:
+        y = work.enqueue().clone()
+        devices.synchronize()
+    finally:
+        x.neg_()
+    return y
+
+
+def seconds_of(work: Timed) -> float:
+    """Seconds on the GPU's clock of one set, once."""
     import torch
 
-    for replay in replays.values():
-        replay()
+    while True:
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda._sleep(work.clocks)
+        begin.record()
+        work.enqueue()
+        end.record()
+        # If the GPU has come to the beginning before the host came to the end, it may have waited for the host.
+        in_time = not begin.query()
+        end.synchronize()
+        if in_time or work.clocks >= _MOST_CLOCKS:
+            work.in_time = work.in_time and in_time
+            return float(begin.elapsed_time(end)) * 1e-3 / len(work.kept)
+        work.clocks *= 2
+
+
+def take_turns(works: dict[str, Timed], rounds: int) -> dict[str, list[float]]:
+    """Seconds of one convolution, for each engine and round."""
+    for work in works.values():
+        work.enqueue()
     devices.synchronize()
-    seconds: dict[str, list[float]] = {name: [] for name in replays}
-    names = list(replays)
-    for number in range(rounds):
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
+    for number in range(rounds if names else 0):
         # Another one begins each round, so that none always comes after the same other.
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            replays[name]()
-            end.record()
-            end.synchronize()
-            seconds[name].append(begin.elapsed_time(end) * 1e-3 / sets)
+            seconds[name].append(seconds_of(works[name]))
     return seconds
+
+
+def warm_up(seconds: float = WARM_UP_SECONDS) -> None:
+    """Keep the GPU busy until its clocks are up."""
+    import torch
+
+    a = torch.ones(4096, 4096, dtype=torch.float16, device=devices.DEVICE)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for _ in range(20):
+            a @ a
+        devices.synchronize()
+
+
+class TooLongError(Exception):
+    """A first call was not done in time."""
+
+
+@contextlib.contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Break off what takes longer, as far as it comes back to Python.
+
+    Raises:
+        TooLongError: after ``seconds``.
+    """
+
+    def stop(*_: Any) -> None:
+        raise TooLongError
+
+    begin = time.monotonic()
+    # Only the main thread has signals. Elsewhere nothing is broken off, but it is told.
+    has_signals = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, stop) if has_signals else None
+    if has_signals:
+        # Again and again, for where the first is caught.
+        signal.setitimer(signal.ITIMER_REAL, max(1e-3, seconds), 5.0)
+    try:
+        yield
+    finally:
+        if has_signals:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    if time.monotonic() - begin > seconds:
+        raise TooLongError
 
 
 def figures(samples: Sequence[float], error: float | None) -> dict[str, Any]:
@@ -175,7 +308,30 @@ def _tiles(library: Library, mode: Mode) -> list[tuple[str, tuple[int, int]]]:
     return [(algorithm, tile) for algorithm in algorithms for tile in library.tiles(algorithm)]
 
 
-def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, cache_bytes: int) -> dict[str, Any]:
+@dataclass
+class Frame:
+    """What holds for all rows of a run.
+
+    Attributes:
+        library: the kernels.
+        gpu: its published peaks, where they are known.
+        cache_bytes: of the second-level cache.
+        end: when the time is over, on the clock of ``time.monotonic``.
+        preparation: seconds that a peer's first call in a row may take.
+        now: gets what is done next, so that what breaks or hangs has a name.
+        given_up: peers that are left out from now on, and why.
+    """
+
+    library: Library
+    gpu: roofline.Gpu | None
+    cache_bytes: int
+    end: float = math.inf
+    preparation: float = PREPARATION_SECONDS
+    now: Callable[[str], None] = lambda what: None
+    given_up: dict[str, str] = field(default_factory=dict)
+
+
+def bench(shape: Any, mode: Mode, frame: Frame) -> dict[str, Any]:
     """Time every engine, and every tile, on one shape in one mode.
 
     Returns:
@@ -184,39 +340,58 @@ def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, ca
     import torch
 
     set_precision(mode)
-    how = mode.how
-    sets = count_of_sets(roofline.moved_bytes(shape, mode.precision), cache_bytes)
+    how, library = mode.how, frame.library
+    sets = count_of_sets(roofline.moved_bytes(shape, mode.precision), frame.cache_bytes)
     generator = torch.Generator(devices.DEVICE).manual_seed(SEED)
     tensors = [TensorSet.random(shape, getattr(torch, how.dtype), generator) for _ in range(sets)]
-    expected = exact(shape, tensors[0])
-    replays: dict[str, Callable[[], None]] = {}
+    # Of the opposite of the features, see replayed(): Y is linear in X but for its bias.
+    bias = tensors[0].B.double().cpu().numpy().reshape(1, -1, 1, 1)
+    expected = 2 * bias - exact(shape, tensors[0])
+    works: dict[str, Timed] = {}
     errors: dict[str, float | None] = {}
     left_out: dict[str, str] = {}
 
-    def add(engine: Engine, into: dict[str, Callable[[], None]]) -> None:
-        why = engine.missing(how)
+    def first_call(engine: Engine) -> list[Run]:
+        runs = [engine.prepare(shape, one, how) for one in (tensors if engine.captured else tensors[:QUEUED_SETS])]
+        runs[0]()
+        devices.synchronize()
+        return runs
+
+    def add(engine: Engine, into: dict[str, Timed]) -> None:
+        why = frame.given_up.get(engine.name) or engine.missing(how)
+        if why is None and time.monotonic() > frame.end:
+            why = "no time was left"
         if why is not None:
             left_out[engine.name] = why
             return
+        frame.now(f"{shape.name} {mode.precision} {mode.layout}: {engine.name}")
         try:
             with torch.inference_mode():
-                runs = [engine.prepare(shape, one, how) for one in tensors]
-                y = runs[0]()
-                devices.synchronize()
-                error = relative_rms(y.double().cpu().numpy(), expected) if engine.deformable else None
+                with limit(frame.preparation) if engine.name in PEERS else contextlib.nullcontext():
+                    runs = first_call(engine)
+                work = capture(runs) if engine.captured else queue(runs)
+                y = replayed(work).double().cpu().numpy()
+                error = relative_rms(y, expected) if engine.deformable else None
                 if error is not None and not error <= WRONG[mode.precision]:
                     left_out[engine.name] = f"computes something else: relative RMS error {error:.1e}"
-                    return
-                into[engine.name] = capture(runs)
-                errors[engine.name] = error
-        except (RuntimeError, ImportError, TypeError, ValueError, NotImplementedError) as error_of_engine:
+                elif not np.isfinite(y).all():
+                    left_out[engine.name] = "leaves its output as it was"
+                else:
+                    into[engine.name], errors[engine.name] = work, error
+        except TooLongError:
+            why = f"its first call on {shape.name} in {mode.precision}, {mode.layout} took over {frame.preparation:g} s"
+            left_out[engine.name] = frame.given_up[engine.name] = why
+            devices.synchronize()
+        except Exception as error_of_engine:
             # A peer that refuses a type or a shape is no reason to time nothing.
             left_out[engine.name] = " ".join(f"{type(error_of_engine).__name__}: {error_of_engine}".split())[:300]
             devices.synchronize()
 
     for engine in engines(library, how):
-        add(engine, replays)
-    samples = take_turns(replays, sets, ROUNDS)
+        add(engine, works)
+    frame.now(f"{shape.name} {mode.precision} {mode.layout}: timing")
+    with torch.inference_mode():
+        samples = take_turns(works, ROUNDS)
     plan = library.plan(sizes_of(shape), how)
     row: dict[str, Any] = {
         "shape": shape.name,
@@ -225,11 +400,13 @@ def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, ca
         "parameters": {**asdict(shape), "padding": shape.padding, "macs": shape.macs},
         "sets": sets,
         "chosen": {"algorithm": plan.algorithm, "tile": list(plan.tile), "shared_bytes": plan.info["shared_bytes"]},
-        "seconds": {name: figures(taken, errors[name]) for name, taken in samples.items()},
+        "seconds": {
+            name: {**figures(taken, errors[name]), **_how_timed(works[name])} for name, taken in samples.items()
+        },
         "left_out": left_out,
     }
-    if plan.algorithm != "direct":
-        by_tile: dict[str, Callable[[], None]] = {}
+    if plan.algorithm != "direct" and time.monotonic() <= frame.end:
+        by_tile: dict[str, Timed] = {}
         for algorithm, tile in _tiles(library, mode):
             name = f"{algorithm} {tile[0]}x{tile[1]}"
             try:
@@ -237,13 +414,23 @@ def bench(shape: Any, mode: Mode, library: Library, gpu: roofline.Gpu | None, ca
             except NativeError:
                 continue
             add(ours(library, name, tile=(algorithm, tile)), by_tile)
-        row["tiles"] = {
-            name: statistics.median(taken) for name, taken in take_turns(by_tile, sets, TILE_ROUNDS).items()
-        }
-    if gpu is not None:
-        floor = roofline.floor(shape, mode.precision, gpu)
-        row["roofline"] = {**asdict(floor), "seconds": floor.seconds, "binds": floor.binds, "gpu": gpu.name}
+        with torch.inference_mode():
+            taken_by = take_turns(by_tile, TILE_ROUNDS)
+        row["tiles"] = {name: statistics.median(taken) for name, taken in taken_by.items()}
+    if frame.gpu is not None:
+        floor = roofline.floor(shape, mode.precision, frame.gpu)
+        row["roofline"] = {**asdict(floor), "seconds": floor.seconds, "binds": floor.binds, "gpu": frame.gpu.name}
     return row
+
+
+def _how_timed(work: Timed) -> dict[str, Any]:
+    """What a figure has to be read with."""
+    said: dict[str, Any] = {"method": work.method, "sets": len(work.kept), "sleep_clocks": work.clocks}
+    if not work.in_time:
+        said["note"] = "holds the time of launches on the host"
+    elif work.kept[0].note is not None:
+        said["note"] = work.kept[0].note
+    return said
 
 
 def onnxruntime_missing() -> str | None:
@@ -308,7 +495,7 @@ def bench_onnxruntime(shape: Any, precision: str) -> dict[str, Any]:
         if number >= 5:
             samples.append(time.perf_counter() - begin)
     error = relative_rms(y.double().cpu().numpy(), exact(shape, tensors))
-    return {**figures(samples, error), "by": "wall clock, one set"}
+    return {**figures(samples, error), "method": "wall clock, one set"}
 
 
 def median(row: dict[str, Any], name: str) -> float | None:
@@ -399,7 +586,18 @@ def verdicts(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def self_check(summary: dict[str, Any]) -> float:
     """How far the same engine, timed twice, is from itself, at worst over the modes."""
     values = [found["geometric_means"].get("self", math.nan) for found in summary["by_mode"].values()]
-    return max((abs(value - 1) for value in values), default=math.nan)
+    # What max() makes of a NaN depends on its place.
+    return math.nan if not values or any(map(math.isnan, values)) else max(abs(value - 1) for value in values)
+
+
+def _title(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """An engine's name, with how it was timed if that was no graph, and what its figures have besides."""
+    said: dict[str, None] = {}
+    for row in rows:
+        found = row["seconds"].get(name, {})
+        said |= dict.fromkeys(word for word in (found.get("method", GRAPH), found.get("note")) if word)
+    said.pop(GRAPH, None)
+    return f"{name} ({'; '.join(said)})" if said else name
 
 
 def print_rows(rows: Sequence[dict[str, Any]], say: Callable[[str], None]) -> None:
@@ -409,7 +607,8 @@ def print_rows(rows: Sequence[dict[str, Any]], say: Callable[[str], None]) -> No
         if not mine:
             continue
         names = list(dict.fromkeys(name for row in mine for name in row["seconds"] if name != SELF))
-        lines = [[f"{mode.precision} {mode.layout}, µs", "kernel", *names, "/ dense", "of roofline"]]
+        titles = [_title(name, mine) for name in names]
+        lines = [[f"{mode.precision} {mode.layout}, µs", "kernel", *titles, "/ dense", "of roofline"]]
         for row in mine:
             said = ratios(row)
             values = [median(row, name) for name in names]
@@ -428,45 +627,107 @@ def print_rows(rows: Sequence[dict[str, Any]], say: Callable[[str], None]) -> No
         say("")
 
 
+@dataclass
+class Found:
+    """What a run has found so far.
+
+    Attributes:
+        rows: as :func:`bench` gives them.
+        late: rows that there was no time for.
+        broken: rows that broke, and how.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
 def run(
     shapes: Sequence[Any],
-    library: Library,
-    gpu_name: str,
-    left: float,
+    frame: Frame,
+    found: Found,
     *,
     modes: Sequence[Mode] = MODES,
     say: Callable[[str], None] = print,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Time everything that the time allows.
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Time everything that the time allows; a row that breaks does not hide the others.
 
-    Returns:
-        The rows, and what was left out for want of time.
+    Args:
+        shapes: of the suite.
+        frame: what holds for all rows.
+        found: is added to.
+        modes: in order.
+        say: prints a line of progress.
+        after: called after each row.
     """
-    import torch
-
     begin = time.monotonic()
-    cache_bytes = int(torch.cuda.get_device_properties(0).L2_cache_size)
-    rows: list[dict[str, Any]] = []
-    late: list[str] = []
-    gpu = roofline.gpu_called(gpu_name)
+    warm_up()
     no_onnxruntime = onnxruntime_missing()
     for mode in modes:
         for shape in shapes:
-            if time.monotonic() - begin > left:
-                late.append(f"{shape.name} {mode.precision} {mode.layout}")
+            name = f"{shape.name} {mode.precision} {mode.layout}"
+            if time.monotonic() > frame.end:
+                found.late.append(name)
                 continue
-            row = bench(shape, mode, library, gpu, cache_bytes)
-            if mode.layout == "nchw" and mode.precision in ("float16", "float32"):
-                if no_onnxruntime is not None:
-                    row["left_out"]["onnxruntime"] = no_onnxruntime
-                else:
-                    try:
-                        row["seconds"]["onnxruntime"] = bench_onnxruntime(shape, mode.precision)
-                    except Exception as error:
-                        # Its exceptions are classes of its own.
-                        row["left_out"]["onnxruntime"] = " ".join(str(error).split())[:300]
-            rows.append(row)
-            # The graphs' own pools of memory go with them.
-            torch.cuda.empty_cache()
+            try:
+                row = bench(shape, mode, frame)
+            except Exception as error:
+                found.broken.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+                trouble = devices.trouble()
+                if trouble is not None:
+                    found.broken.append(f"after that the GPU does nothing more, and nothing more was tried: {trouble}")
+                    after()
+                    return
+            else:
+                if OURS in row["left_out"] and time.monotonic() <= frame.end:
+                    found.broken.append(f"{name}: {OURS}: {row['left_out'][OURS]}")
+                if mode.layout == "nchw" and mode.precision in ("float16", "float32"):
+                    _add_onnxruntime(row, shape, mode, no_onnxruntime)
+                found.rows.append(row)
+            after()
+            _free_memory()
         say(f"   {mode.precision} {mode.layout} done after {time.monotonic() - begin:.0f} s")
-    return rows, late
+
+
+def _free_memory() -> None:
+    """The graphs' own pools of memory go with them."""
+    import torch
+
+    torch.cuda.empty_cache()
+
+
+def _add_onnxruntime(row: dict[str, Any], shape: Any, mode: Mode, missing: str | None) -> None:
+    if missing is not None:
+        row["left_out"]["onnxruntime"] = missing
+        return
+    try:
+        row["seconds"]["onnxruntime"] = bench_onnxruntime(shape, mode.precision)
+    except Exception as error:
+        # Its exceptions are classes of its own.
+        row["left_out"]["onnxruntime"] = " ".join(str(error).split())[:300]
+
+
+def conclude(found: Found) -> str:
+    """What the rows say in one line.
+
+    Raises:
+        Failed: if there are none, if one broke, or if the method does not hold.
+    """
+    if not found.rows and not found.broken:
+        raise Failed(f"no rows: there was no time for any, {len(found.late)} were left out")
+    wrong = [*found.broken]
+    if not found.rows:
+        wrong.insert(0, "no rows: every one that was tried broke")
+    away = self_check(summarise(found.rows))
+    if found.rows and math.isnan(away):
+        wrong.append(f"the same kernel timed twice: in some mode no row has both {OURS!r} and {SELF!r}")
+    elif away > SELF_TOLERANCE:
+        wrong.append(
+            f"the same kernel timed twice: expected a ratio of 1 within {SELF_TOLERANCE:.0%} in geometric mean, got "
+            f"{away:.1%} away from it. These figures do not hold"
+        )
+    if wrong:
+        raise Failed("\n".join(wrong))
+    unfinished = f"; {len(found.late)} rows left out for want of time" if found.late else ""
+    return f"{len(found.rows)} rows; the same kernel timed twice agrees within {away:.1%}{unfinished}"

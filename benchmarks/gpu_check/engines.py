@@ -6,7 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.gpu_check import devices
 from benchmarks.gpu_check.native import How, Library, Plan
@@ -46,30 +46,66 @@ class TensorSet:
         )
 
 
-#: Enqueues one convolution on the current stream and returns Y.
-Run = Callable[[], Any]
+class Run(Protocol):
+    """Enqueues one convolution and returns Y as [N, M, H, W].
+
+    Attributes:
+        x: the features that it reads, as it reads them: whoever changes these changes its result.
+        note: what its time has that those of others have not; None for nothing.
+    """
+
+    x: Any
+    note: str | None
+
+    def __call__(self) -> Any:
+        """Enqueue it."""
+
+
+@dataclass
+class Call:
+    """A :class:`Run` made of a function."""
+
+    run: Callable[[], Any]
+    x: Any
+    note: str | None = None
+
+    def __call__(self) -> Any:
+        """Enqueue it."""
+        return self.run()
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine: ``prepare`` gives a call for a set of tensors; ``missing`` says why it cannot be timed here."""
+    """One engine.
+
+    Attributes:
+        name: in the result.
+        deformable: whether it computes the operator, not only something of the same size.
+        prepare: gives a call for a set of tensors.
+        missing: says why it cannot be timed here.
+        captured: whether a CUDA graph may record it. It may not if it launches on another stream than PyTorch's
+            current one: the graph would lack those kernels, and find their results from before in its memory.
+    """
 
     name: str
     deformable: bool
     prepare: Callable[[Any, TensorSet, How], Run]
     missing: Callable[[How], str | None]
+    captured: bool = True
 
 
-@dataclass(frozen=True)
-class _Call:
+@dataclass
+class _Ours:
     """One convolution of ours, and everything that its pointers point into."""
 
     plan: Plan
     pointers: dict[str, int | None]
     packed: Any
     coordinates: str
+    x: Any
     y: Any
     kept: tuple[Any, ...]
+    note: str | None = None
 
     def __call__(self) -> Any:
         kinds = (self.coordinates, self.coordinates)
@@ -109,7 +145,7 @@ def ours(library: Library, name: str = "dcn_deploy", *, coordinates: str | None 
             "mask": None if mask is None else mask.data_ptr(),
             "y": y.data_ptr(),
         }
-        return _Call(plan, pointers, packed, kind, y, (x, offset, mask, tensors))
+        return _Ours(plan, pointers, packed, kind, x, y, (offset, mask, tensors))
 
     return Engine(name, True, prepare, lambda how: None)
 
@@ -132,10 +168,10 @@ def _absent(package: str) -> str | None:
     return None if importlib.util.find_spec(package) is not None else f"{package} is not installed"
 
 
-def _like_torchvision(operator: Callable[..., Any], shape: Any, tensors: TensorSet) -> Run:
+def _like_torchvision(operator: Callable[..., Any], shape: Any, tensors: TensorSet, note: str | None = None) -> Run:
     geometry = {name: (getattr(shape, name),) * 2 for name in ("stride", "padding", "dilation")}
     x, w, offset, b, mask = tensors.X, tensors.W, tensors.offset, tensors.B, tensors.mask
-    return lambda: operator(x, offset, w, b, mask=mask, **geometry)
+    return Call(lambda: operator(x, offset, w, b, mask=mask, **geometry), x, note)
 
 
 def _torchvision(shape: Any, tensors: TensorSet, how: How) -> Run:
@@ -151,9 +187,31 @@ def _no_torchvision(how: How) -> str | None:
 
 
 def _deformops(shape: Any, tensors: TensorSet, how: How) -> Run:
+    if how.x_layout == "nhwc":
+        try:
+            from deformops.registry import conv
+        except ImportError:
+            pass
+        else:
+            return _deformops_in_its_layout(conv, shape, tensors)
     from deformops.integrations.torchvision import deform_conv2d
 
-    return _like_torchvision(deform_conv2d, shape, tensors)
+    return _like_torchvision(deform_conv2d, shape, tensors, "its own change of layouts in every call")
+
+
+def _deformops_in_its_layout(operator: Callable[..., Any], shape: Any, tensors: TensorSet) -> Run:
+    """X and Y are [N, H, W, C], offset [N, OH, OW, OG, K, 2] and mask [N, OH, OW, OG, K]: as it takes them itself."""
+    n, points, groups = shape.n, shape.kernel**2, shape.offset_group
+    x = tensors.X.permute(0, 2, 3, 1).contiguous()
+    out = (shape.out_h, shape.out_w)
+    offset = tensors.offset.reshape(n, groups, points, 2, *out).permute(0, 4, 5, 1, 2, 3).contiguous()
+    mask = None
+    if tensors.mask is not None:
+        mask = tensors.mask.reshape(n, groups, points, *out).permute(0, 3, 4, 1, 2).contiguous()
+    options = {name: (getattr(shape, name),) * 2 for name in ("stride", "padding", "dilation")}
+    options |= {"groups": shape.group, "offset_groups": groups, "bias": tensors.B, "mask": mask}
+    w = tensors.W
+    return Call(lambda: operator(x, offset, w, **options).permute(0, 3, 1, 2), x)
 
 
 def _dense(shape: Any, tensors: TensorSet, how: How) -> Run:
@@ -162,7 +220,7 @@ def _dense(shape: Any, tensors: TensorSet, how: How) -> Run:
     memory_format = torch.channels_last if how.x_layout == "nhwc" else torch.contiguous_format
     x, w = (tensor.contiguous(memory_format=memory_format) for tensor in (tensors.X, tensors.W))
     b, geometry = tensors.B, (shape.stride, shape.padding, shape.dilation, shape.group)
-    return lambda: torch.conv2d(x, w, b, *geometry)
+    return Call(lambda: torch.conv2d(x, w, b, *geometry), x)
 
 
 OURS = "dcn_deploy"
@@ -177,7 +235,8 @@ def engines(library: Library, how: How) -> list[Engine]:
     result = [
         ours(library, OURS),
         ours(library, SELF),
-        Engine("torchvision", True, _torchvision, _no_torchvision),
+        # torchvision 0.26 launches on CUDA's default stream whatever the current one is (pytorch/vision issue 9513).
+        Engine("torchvision", True, _torchvision, _no_torchvision, captured=False),
         Engine("deformops", True, _deformops, lambda how: _absent("deformops")),
         Engine(DENSE, False, _dense, lambda how: None),
     ]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
+import signal
+import time
+import types
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +17,7 @@ import pytest
 
 from benchmarks.gpu_check import bench, counters, engines, roofline
 from benchmarks.gpu_check.native import How
+from benchmarks.gpu_check.stages import Failed
 from dcn_deploy.models.suite import SUITE
 
 SHAPES = {shape.name: shape for shape in SUITE}
@@ -91,29 +98,219 @@ def test_sets_do_not_fit_into_the_cache(of_set: float, cache: float, expected: i
     assert bench.count_of_sets(int(of_set), int(cache)) == expected
 
 
+class Gpu:
+    """Stands in for ``torch.cuda``: events, sleeps and graphs, and what was done in which order.
+
+    Attributes:
+        done: what was enqueued, in order.
+        host_clocks: that the host takes to enqueue a work.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, host_clocks: int = 0) -> None:
+        import torch
+
+        self.done: list[str] = []
+        self.host_clocks = host_clocks
+        self.slept = 0
+        gpu = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                gpu.done.append("|")
+
+            def query(self) -> bool:
+                return gpu.slept < gpu.host_clocks
+
+            def synchronize(self) -> None:
+                pass
+
+            def elapsed_time(self, end: Any) -> float:
+                return 6.0
+
+        class Graph:
+            def replay(self) -> None:
+                gpu.done.append("replay")
+
+        def sleep(clocks: int) -> None:
+            gpu.slept = clocks
+            gpu.done.append("sleep")
+
+        stream = types.SimpleNamespace(wait_stream=lambda other: None)
+        fakes: dict[str, Any] = {
+            "Event": Event,
+            "CUDAGraph": Graph,
+            "_sleep": sleep,
+            "synchronize": lambda: None,
+            "Stream": lambda: stream,
+            "current_stream": lambda: stream,
+            "stream": lambda stream: contextlib.nullcontext(),
+            "graph": lambda graph: contextlib.nullcontext(),
+            "empty_cache": lambda: gc.collect(),
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+
+def _work(enqueue: Any, sets: int = 3) -> bench.Timed:
+    call: Any = engines.Call(lambda: None, None)
+    return bench.Timed(enqueue, bench.GRAPH, (call,) * sets)
+
+
 def test_engines_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    order: list[str] = []
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            self.at = len(order)
-
-        def record(self) -> None:
-            self.at = len(order)
-
-        def synchronize(self) -> None:
-            pass
-
-        def elapsed_time(self, end: Any) -> float:
-            return 6.0
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    samples = bench.take_turns({name: lambda name=name: order.append(name) for name in "abc"}, 3, 3)  # type: ignore[misc]
-    assert "".join(order) == "abc" + "abc" + "bca" + "cab"
+    gpu = Gpu(monkeypatch)
+    works = {name: _work(lambda name=name: gpu.done.append(name)) for name in "abc"}  # type: ignore[misc]
+    samples = bench.take_turns(works, 3)
+    assert [word for word in gpu.done if word in works] == list("abc" + "abc" + "bca" + "cab")
     assert samples == {name: [pytest.approx(2e-3)] * 3 for name in "abc"}
+    assert bench.take_turns({}, 3) == {}
+
+
+def test_the_host_is_done_before_the_gpu_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host takes to launch is no part of a figure: the GPU is kept busy before the first event."""
+    gpu = Gpu(monkeypatch)
+    work = _work(lambda: gpu.done.append("work"))
+    assert bench.seconds_of(work) == pytest.approx(2e-3)
+    assert gpu.done == ["sleep", "|", "work", "|"]
+    assert (gpu.slept, work.in_time) == (bench.SLEEP_CLOCKS, True)
+    # Where that was not enough it is done again behind a longer sleep, which the next timing begins with.
+    gpu.host_clocks = 3 * bench.SLEEP_CLOCKS
+    bench.seconds_of(work)
+    assert (gpu.slept, work.clocks, work.in_time) == (4 * bench.SLEEP_CLOCKS, 4 * bench.SLEEP_CLOCKS, True)
+    gpu.host_clocks = 2 * bench._MOST_CLOCKS
+    bench.seconds_of(work)
+    assert not work.in_time
+    assert bench._how_timed(work)["note"] == "holds the time of launches on the host"
+
+
+@pytest.mark.parametrize("make", [bench.capture, bench.queue])
+def test_what_is_timed_keeps_its_tensors(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph holds pointers only: what they point into must live as long as it does."""
+    gpu = Gpu(monkeypatch)
+
+    class Tensor:
+        pass
+
+    def prepared(name: str) -> tuple[Any, weakref.ref[Any]]:
+        tensor = Tensor()
+
+        def run(tensor: Any = tensor) -> Any:
+            gpu.done.append(name)
+            return tensor
+
+        return engines.Call(run, tensor), weakref.ref(tensor)
+
+    (first, kept), (second, also_kept) = prepared("first"), prepared("second")
+    runs = [first, second]
+    work = make(runs)
+    gpu.done.clear()
+    del runs, first, second
+    gc.collect()
+    assert kept() is not None
+    assert also_kept() is not None
+    assert work.enqueue() is kept()
+    assert gpu.done == (["replay"] if work.method == bench.GRAPH else ["first", "second"])
+    del work
+    gc.collect()
+    assert kept() is None
+    assert also_kept() is None
+
+
+def test_torchvision_is_not_captured() -> None:
+    """It launches on the default stream, so that a graph would lack its kernel."""
+    library: Any = object()
+    assert {engine.name for engine in engines.engines(library, How("float16")) if not engine.captured} == {
+        "torchvision"
+    }
+
+
+def test_the_table_says_how_a_figure_was_taken() -> None:
+    one = row("det_res4", "float16", "nchw", ours=1e-6, torchvision=2e-6, deformops=2e-6)
+    one["seconds"]["torchvision"]["method"] = bench.QUEUE
+    one["seconds"]["deformops"]["note"] = "its own change of layouts in every call"
+    said: list[str] = []
+    bench.print_rows([one], said.append)
+    assert "torchvision (eager, queued)" in said[0]
+    assert "deformops (its own change of layouts in every call)" in said[0]
+    assert "dcn_deploy  " in said[0]
+
+
+def _frame(**others: Any) -> bench.Frame:
+    library: Any = object()
+    return bench.Frame(library, None, 1, **others)
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, make: Any, **others: Any) -> bench.Found:
+    monkeypatch.setattr(bench, "warm_up", lambda: None)
+    monkeypatch.setattr(bench, "_free_memory", lambda: None)
+    monkeypatch.setattr(bench, "onnxruntime_missing", lambda: "not here")
+    monkeypatch.setattr(bench, "bench", make)
+    found = bench.Found()
+    shapes = [SHAPES[name] for name in ("det_res3", "det_res4", "center_64")]
+    bench.run(shapes, _frame(), found, modes=bench.MODES[:1], say=lambda line: None, **others)
+    return found
+
+
+def _made(shape: Any, mode: bench.Mode, frame: bench.Frame) -> dict[str, Any]:
+    if shape.name == "det_res4":
+        raise RuntimeError("CUDA error:\nan illegal memory access was encountered")
+    return {**row(shape.name, mode.precision, mode.layout, ours=1e-6, again=1e-6), "left_out": {}}
+
+
+def test_a_row_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.devices, "trouble", lambda: None)
+    saved: list[int] = []
+    found = _run(monkeypatch, _made, after=lambda: saved.append(1))
+    assert [one["shape"] for one in found.rows] == ["det_res3", "center_64"]
+    assert found.broken == ["det_res4 float16 nhwc: RuntimeError: CUDA error: an illegal memory access was encountered"]
+    assert len(saved) == 3
+    with pytest.raises(Failed, match="det_res4 float16 nhwc: RuntimeError"):
+        bench.conclude(found)
+
+
+def test_rows_before_the_gpu_stops_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.devices, "trouble", lambda: "it is gone")
+    found = _run(monkeypatch, _made)
+    assert [one["shape"] for one in found.rows] == ["det_res3"]
+    assert found.broken[1] == "after that the GPU does nothing more, and nothing more was tried: it is gone"
+
+
+def test_a_row_without_this_projects_kernel_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(shape: Any, mode: bench.Mode, frame: bench.Frame) -> dict[str, Any]:
+        one = row(shape.name, mode.precision, mode.layout, dense=1e-6)
+        return {**one, "left_out": {bench.OURS: "NativeError: wrong"}}
+
+    with pytest.raises(
+        Failed, match=r"det_res3 float16 nhwc: dcn_deploy: NativeError: wrong\n(.*\n)+.*no row has both"
+    ):
+        bench.conclude(_run(monkeypatch, without))
+
+
+def test_the_conclusion() -> None:
+    with pytest.raises(Failed, match="no rows: there was no time for any, 1 were left out"):
+        bench.conclude(bench.Found(late=["a"]))
+    with pytest.raises(Failed, match="no rows: every one that was tried broke\na: b"):
+        bench.conclude(bench.Found(broken=["a: b"]))
+    with pytest.raises(Failed, match=r"expected a ratio of 1 within 5% in geometric mean, got 20\.0% away"):
+        bench.conclude(bench.Found([row("det_res4", "float16", "nhwc", ours=1.0, again=1.2)]))
+    assert bench.conclude(bench.Found(ROWS, ["a"])) == (
+        "4 rows; the same kernel timed twice agrees within 0.5%; 1 rows left out for want of time"
+    )
+
+
+def test_a_first_call_that_takes_too_long_is_broken_off() -> None:
+    begin = time.monotonic()
+    with pytest.raises(bench.TooLongError), bench.limit(0.1):
+        time.sleep(30)
+    assert time.monotonic() - begin < 10
+    # One that catches it is still found out.
+    with pytest.raises(bench.TooLongError), bench.limit(0.1), contextlib.suppress(bench.TooLongError):
+        time.sleep(30)
+    with bench.limit(30):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_figures() -> None:

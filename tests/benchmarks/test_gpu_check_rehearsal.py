@@ -10,6 +10,7 @@ import dataclasses
 import importlib.machinery
 import re
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,24 @@ def peers_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             module.__path__ = []
             module.deform_conv2d = dcn_deploy.ops.deform_conv2d
             monkeypatch.setitem(sys.modules, name, module)
+    registry: Any = types.ModuleType("deformops.registry")
+    registry.conv = _in_deformops_layout
+    monkeypatch.setitem(sys.modules, "deformops.registry", registry)
+
+
+def _in_deformops_layout(x: Any, offset: Any, w: Any, *, bias: Any, mask: Any, **options: Any) -> Any:
+    """deformops' own function: [N, H, W, C], [N, OH, OW, OG, K, 2], [N, OH, OW, OG, K] → [N, OH, OW, M]."""
+    import dcn_deploy.ops
+
+    assert x.is_contiguous()
+    assert offset.is_contiguous()
+    n, out_h, out_w, groups, points, _ = offset.shape
+    assert (groups, x.shape[3] // w.shape[1]) == (options.pop("offset_groups"), options.pop("groups"))
+    planes = offset.permute(0, 3, 4, 5, 1, 2).reshape(n, 2 * groups * points, out_h, out_w)
+    if mask is not None:
+        mask = mask.permute(0, 3, 4, 1, 2).reshape(n, groups * points, out_h, out_w)
+    y = dcn_deploy.ops.deform_conv2d(x.permute(0, 3, 1, 2), planes, w, bias, mask=mask, **options)
+    return y.permute(0, 2, 3, 1).contiguous()
 
 
 @pytest.mark.parametrize("mode", bench.MODES, ids=lambda mode: f"{mode.precision}-{mode.layout}")
@@ -283,20 +302,17 @@ def test_a_row_of_the_benchmark(
 ) -> None:
     """All of it but the GPU's clock: sets, layouts, types, every engine and tile, their comparison with float64."""
 
-    def take_turns(replays: dict[str, Any], sets: int, rounds: int) -> dict[str, list[float]]:
-        for replay in replays.values():
-            replay()
-        return {name: [1.0] * rounds for name in replays}
-
-    monkeypatch.setattr(bench, "capture", lambda runs: lambda: [run() for run in runs])
-    monkeypatch.setattr(bench, "take_turns", take_turns)
+    monkeypatch.setattr(bench, "capture", _as_if_captured)
+    monkeypatch.setattr(bench, "take_turns", _as_if_timed)
     gpu = roofline.gpu_called("NVIDIA H100 80GB HBM3")
-    row = bench.bench(SMALL[name], mode, library, gpu, cache_bytes=1)
+    row = bench.bench(SMALL[name], mode, bench.Frame(library, gpu, cache_bytes=1))
     timed = set(row["seconds"])
     assert {bench.OURS, bench.SELF, bench.DENSE} <= timed
     assert (bench.MIXED in timed) == (mode.how.dtype != "float32")
     assert ("torchvision" in timed) == (mode.precision != "bfloat16"), row["left_out"]
     assert "deformops" in timed, row["left_out"]
+    assert {name for name in timed if row["seconds"][name]["method"] != bench.GRAPH} <= {"torchvision"}
+    assert ("note" in row["seconds"]["deformops"]) == (mode.layout == "nchw")
     for engine in (bench.OURS, bench.SELF):
         assert 0 < row["seconds"][engine]["relative_rms_error"] <= checks.BARS[mode.precision]
     if name == "wide":
@@ -312,11 +328,11 @@ def test_an_engine_that_computes_something_else_is_not_timed(
     on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = engines.Engine("refusing", True, lambda *a: _refuse(), lambda how: None)
-    shifted = engines.Engine("shifted", True, _shifted(library), lambda how: None)
+    shifted = engines.Engine("shifted", True, _changed(library, lambda y: y + 1), lambda how: None)
     monkeypatch.setattr(bench, "engines", lambda library, how: [engines.ours(library), refusing, shifted])
-    monkeypatch.setattr(bench, "capture", lambda runs: lambda: None)
-    monkeypatch.setattr(bench, "take_turns", lambda replays, sets, rounds: {name: [1.0] for name in replays})
-    row = bench.bench(SMALL["wide"], bench.MODES[0], library, None, cache_bytes=1)
+    monkeypatch.setattr(bench, "capture", _as_if_captured)
+    monkeypatch.setattr(bench, "take_turns", _as_if_timed)
+    row = bench.bench(SMALL["wide"], bench.MODES[0], bench.Frame(library, None, cache_bytes=1))
     assert set(row["seconds"]) == {bench.OURS}
     assert row["left_out"]["refusing"] == "RuntimeError: not this type"
     assert row["left_out"]["shifted"].startswith("computes something else: relative RMS error")
@@ -326,12 +342,167 @@ def _refuse() -> Any:
     raise RuntimeError("not\nthis type")
 
 
-def _shifted(library: Library) -> Any:
+def _changed(library: Library, change: Any) -> Any:
     def prepare(shape: Any, tensors: Any, how: How) -> Any:
         run = engines.ours(library).prepare(shape, tensors, how)
-        return lambda: run() + 1
+        return engines.Call(lambda: change(run()), run.x)
 
     return prepare
+
+
+def _as_if_captured(runs: Any) -> bench.Timed:
+    """As a graph: each replay writes to the tensors of the capture."""
+    kept = tuple(runs)
+    y = kept[0]()
+
+    def replay() -> Any:
+        y.copy_(kept[0]())
+        return y
+
+    return bench.Timed(replay, bench.GRAPH, kept)
+
+
+def _as_if_timed(works: dict[str, bench.Timed], rounds: int) -> dict[str, list[float]]:
+    for work in works.values():
+        work.enqueue()
+    return {name: [1.0] * rounds for name in works}
+
+
+def test_a_graph_that_lacks_a_kernel_is_seen(on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result looks right by what the capture's eager part has left in memory, until the features are others."""
+
+    def lacks_all(runs: Any) -> bench.Timed:
+        y = runs[0]()
+        return bench.Timed(lambda: y, bench.GRAPH, tuple(runs))
+
+    def lacks_the_first(runs: Any) -> bench.Timed:
+        between = runs[0]().clone()
+        y = between.clone()
+        return bench.Timed(lambda: y.copy_(between), bench.GRAPH, tuple(runs))
+
+    monkeypatch.setattr(bench, "engines", lambda library, how: [engines.ours(library)])
+    monkeypatch.setattr(bench, "take_turns", _as_if_timed)
+    for capture, error in ((lacks_all, "inf"), (lacks_the_first, r"\d")):
+        monkeypatch.setattr(bench, "capture", capture)
+        row = bench.bench(SMALL["wide"], bench.MODES[0], bench.Frame(library, None, cache_bytes=1))
+        assert row["seconds"] == {}
+        assert re.match(rf"computes something else: relative RMS error {error}", row["left_out"][bench.OURS])
+
+
+def test_a_peer_whose_first_call_takes_too_long_is_given_up(
+    on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def prepare(shape: Any, tensors: Any, how: How) -> Any:
+        calls.append(shape.name)
+        time.sleep(30)
+
+    slow = engines.Engine("deformops", True, prepare, lambda how: None)
+    monkeypatch.setattr(bench, "engines", lambda library, how: [engines.ours(library), slow])
+    monkeypatch.setattr(bench, "capture", _as_if_captured)
+    monkeypatch.setattr(bench, "take_turns", _as_if_timed)
+    frame = bench.Frame(library, None, cache_bytes=1, preparation=0.2)
+    for name in SMALL:
+        row = bench.bench(SMALL[name], bench.MODES[0], frame)
+        assert row["left_out"] == {"deformops": "its first call on wide in float16, nhwc took over 0.2 s"}
+        assert set(row["seconds"]) == {bench.OURS}
+    assert calls == ["wide"]
+
+
+def test_features_are_as_they_were_after_the_check(on_host: None, library: Library) -> None:
+    import torch
+
+    tensors = engines.TensorSet.random(SMALL["wide"], torch.float16, torch.Generator().manual_seed(1))
+    before = tensors.X.clone()
+    run = engines.ours(library).prepare(SMALL["wide"], tensors, How("float16"))
+    bench.replayed(_as_if_captured([run]))
+    assert torch.equal(tensors.X, before)
+
+
+@pytest.mark.parametrize("fault", ["launch", "synchronize"])
+def test_an_error_names_the_case_and_the_kernel(
+    fault: str, library: Library, on: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before it is kept, and a device that still works goes on."""
+    device, tally, count = HostDevice(), checks.Tally(), 0
+    real = checks.launch
+
+    def broken(*arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise NativeError("an illegal memory access was encountered")
+        if fault == "launch":
+            real(*arguments)
+
+    if fault == "launch":
+        monkeypatch.setattr(checks, "launch", broken)
+    else:
+        monkeypatch.setattr(device, "synchronize", broken)
+    problem = checks.Problem(device, cases.by_name("no_mask"), checks.expected_conv)
+    checks.check_case(device, library, on, problem, tally, precisions=checks.PRECISIONS[:1])
+    assert tally.failures == [
+        "no_mask [float32 nhwc->nchw auto, offset float32, mask float32]: NativeError: an illegal memory access was "
+        "encountered".replace("[float32", "[float32 float32")
+    ]
+    assert tally.launches == 4 * 3 - 1
+
+
+def test_nothing_more_is_tried_on_a_device_that_has_stopped_to_work(
+    library: Library, on: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, tally, saved = HostDevice(), checks.Tally(), []
+    real, count = device.synchronize, 0
+
+    def broken() -> None:
+        nonlocal count
+        count += 1
+        if count > 5:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        real()
+
+    monkeypatch.setattr(device, "synchronize", broken)
+    monkeypatch.setattr(device, "trouble", lambda: "it is gone" if count > 5 else None)
+    checks.check_all(device, library, on, left=60, reduced=True, tally=tally, after=lambda: saved.append(1))
+    assert tally.launches == 5
+    assert len(tally.failures) == 2
+    assert re.match(r"size_1 \[.*\]: RuntimeError: CUDA error: unspecified launch failure", tally.failures[0])
+    assert tally.failures[1].endswith("nothing more was tried: it is gone")
+    assert tally.to_json()["results"] == 5
+    assert saved == [1]
+
+
+def test_what_there_was_no_time_for_is_named(library: Library, on: dict[str, int]) -> None:
+    times = iter([0.0, 1.0, 60.0])
+    tally = checks.check_all(HostDevice(), library, on, left=50, reduced=True, clock=lambda: next(times))
+    assert tally.late == "size_19 and what comes after it: no time was left of 50 s"
+    assert tally.failures == []
+
+
+def test_nothing_that_a_kernel_reads_was_written_by_pytorch(on_host: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under initcheck only copies count: what goes to the device is of its type already, and nothing is made there."""
+    import torch
+
+    made: list[tuple[str, Any]] = []
+    to, full = torch.Tensor.to, torch.full
+
+    def watched_to(tensor: Any, *arguments: Any, **others: Any) -> Any:
+        made.append(("to", arguments[0]))
+        return to(tensor, *arguments, **others)
+
+    def watched_full(*arguments: Any, **others: Any) -> Any:
+        assert "device" not in others
+        return full(*arguments, **others)
+
+    monkeypatch.setattr(torch.Tensor, "to", watched_to)
+    monkeypatch.setattr(torch, "full", watched_full)
+    device = TorchDevice()
+    assert device.put(np.ones((2, 3)), "float16").dtype == torch.float16
+    device.poisoned((2, 3), "float16")
+    device.scratch(5)
+    # Rounding comes before the copy, which is the last that happens.
+    assert made == [("to", torch.float16), ("to", "cpu"), ("to", "cpu"), ("to", "cpu")]
 
 
 def test_results_repeat_bit_for_bit(on_host: None, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
