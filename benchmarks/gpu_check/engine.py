@@ -120,11 +120,18 @@ def call(arguments: Sequence[str], left: float) -> None:
         raise Failed(f"'dcn-deploy {' '.join(arguments)}' ended with status {status}:\n{last}")
 
 
-def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None]) -> tuple[str, dict[str, Any]]:
+def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None], reports: dict[str, Any]) -> str:
     """Build, compare and time an engine of each installed package; one that fails does not hide the other.
 
+    Args:
+        gpu: the GPU at hand.
+        folder: for the files.
+        left: seconds.
+        say: prints a line of progress.
+        reports: gets the commands' reports by backend and command.
+
     Returns:
-        What was found in one line; the commands' reports by backend and command.
+        What was found in one line.
 
     Raises:
         Missing: without a package that runs engines.
@@ -134,9 +141,9 @@ def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None]) -> tu
     end = time.monotonic() + left
     folder.mkdir(parents=True, exist_ok=True)
     call(export_command(folder), end - time.monotonic())
-    said, wrong, unfit, reports = [], [], [], {}
+    said, wrong, unfit = [], [], []
     for package in packages:
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = reports.setdefault(package.backend, {})
         try:
             for arguments in commands(package, folder, gpu.compute_capability):
                 call(arguments, end - time.monotonic())
@@ -146,9 +153,8 @@ def check(gpu: Gpu, folder: Path, left: float, say: Callable[[str], None]) -> tu
             (unfit if NOT_FOR_THIS_GPU in str(error) else wrong).append(str(error))
         else:
             said.append(f"{package.backend} {found['build']['version']}: built, right, timed")
-        reports[package.backend] = found
     if wrong:
         raise Failed("\n".join([*wrong, *unfit]))
     if unfit and not said:
         raise Missing("\n".join(unfit))
-    return "; ".join([*said, *(line.splitlines()[-1] for line in unfit)]), reports
+    return "; ".join([*said, *(line.splitlines()[-1] for line in unfit)])

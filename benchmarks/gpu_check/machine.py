@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import shlex
@@ -15,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmarks import record
+from benchmarks.gpu_check import programs
 from benchmarks.gpu_check.stages import Missing
 
 _FIELDS = (
@@ -31,6 +33,8 @@ _FIELDS = (
     "persistence_mode",
     "mig.mode.current",
 )
+#: Names the commit of a tree that was copied without its ``.git``.
+COMMIT_VARIABLE = "DCN_DEPLOY_COMMIT"
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -67,27 +71,51 @@ def find_gpu() -> Gpu | None:
     if smi is None:
         return None
     query = [smi, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     return parse(lines[0]) if done.returncode == 0 and lines else None
 
 
-def require_gpu(gpu: Gpu | None) -> Gpu:
+def trouble_with_torch() -> str | None:
+    """Why PyTorch cannot use a GPU in this process; None if it can."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"PyTorch cannot be imported by {sys.executable} ({error}). Set GPU_PYTHON"
+    if not torch.cuda.is_available():
+        return f"PyTorch {torch.__version__} finds no GPU (built for CUDA {torch.version.cuda}). Install one with CUDA"
+    return None
+
+
+@functools.cache
+def _trouble_aside() -> str | None:
+    script = "from benchmarks.gpu_check import machine; print(machine.trouble_with_torch() or '')"
+    try:
+        status, output, errors = programs.run([sys.executable, "-c", script], 90.0, cwd=record.CHECKOUT)
+    except programs.TooSlowError as error:
+        return str(error)
+    said = (output + errors).strip().splitlines()
+    return (said[-1] if said else f"status {status}") if status != 0 or output.strip() else None
+
+
+def require_gpu(gpu: Gpu | None, *, aside: bool = False) -> Gpu:
     """The GPU, or why there is none.
+
+    Args:
+        gpu: as from :func:`find_gpu`.
+        aside: ask another process whether PyTorch can use it, so that nothing can happen to this one.
 
     Raises:
         Missing: without a GPU, or where PyTorch cannot use it.
     """
     if gpu is None:
         raise Missing("no NVIDIA GPU: nvidia-smi is missing or finds none. Run this on a machine that has one")
-    try:
-        import torch
-    except ImportError as error:
-        raise Missing(f"PyTorch cannot be imported by {sys.executable} ({error}). Set GPU_PYTHON") from error
-    if not torch.cuda.is_available():
-        raise Missing(
-            f"PyTorch {torch.__version__} finds no GPU (built for CUDA {torch.version.cuda}). Install a build with CUDA"
-        )
+    trouble = _trouble_aside() if aside else trouble_with_torch()
+    if trouble is not None:
+        raise Missing(trouble)
     return gpu
 
 
@@ -112,11 +140,14 @@ def _first_line(command: Sequence[str]) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with ``-dirty`` if files were changed; "unknown" for a tree without ``.git``."""
+    """The checkout's commit, with ``-dirty`` if files were changed.
+
+    For a tree without ``.git``, what the environment variable ``DCN_DEPLOY_COMMIT`` says, else "unknown".
+    """
     root = record.CHECKOUT
     # A tree that was copied into another project's checkout has not that project's commit.
     if not (root / ".git").exists():
-        return "unknown"
+        return os.environ.get(COMMIT_VARIABLE) or "unknown"
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -58,6 +58,7 @@ def run_stages(
     budget: float,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
+    after: Callable[[Sequence[Outcome]], None] = lambda outcomes: None,
 ) -> list[Outcome]:
     """Run every stage; none hides another.
 
@@ -66,9 +67,10 @@ def run_stages(
         budget: seconds for all together. A stage is told what is left; one that would begin after it is left out.
         say: prints a line of progress.
         clock: seconds from any start.
+        after: gets the outcomes so far after each stage.
     """
     begin = clock()
-    outcomes = []
+    outcomes: list[Outcome] = []
     for stage in stages:
         left = budget - (clock() - begin)
         if left <= 0:
@@ -90,6 +92,7 @@ def run_stages(
             status, detail = "failed", f"{type(error).__name__}: {error}"
         outcomes.append(Outcome(stage.name, status, clock() - started, detail))
         say(f"   {stage.name} {status}: {detail}")
+        after(outcomes)
     return outcomes
 
 

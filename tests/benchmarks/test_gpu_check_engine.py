@@ -93,13 +93,16 @@ def test_one_package_that_fails_does_not_hide_the_other(monkeypatch: pytest.Monk
             Path(arguments[-1]).write_text(json.dumps({"version": "10.14"}))
 
     monkeypatch.setattr(engine, "call", call)
+    reports: dict[str, Any] = {}
     with pytest.raises(Failed, match="logits are wrong"):
-        engine.check(_GPU, tmp_path / "new", 60.0, lambda line: None)
+        engine.check(_GPU, tmp_path / "new", 60.0, lambda line: None, reports)
+    assert list(reports) == ["tensorrt", "tensorrt-rtx"], "what was found before a failure is kept"
     assert [arguments[0] for arguments in called] == ["export", "build", "validate", "build", "validate", "profile"]
 
     _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt_rtx")
     said: list[str] = []
-    detail, reports = engine.check(_GPU, tmp_path, 60.0, said.append)
+    reports = {}
+    detail = engine.check(_GPU, tmp_path, 60.0, said.append, reports)
     assert detail == "tensorrt-rtx 10.14: built, right, timed"
     assert list(reports["tensorrt-rtx"]) == ["build", "validate", "profile"]
     assert len(said) == 3
@@ -116,11 +119,11 @@ def test_a_package_for_other_gpus_is_no_failure(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(engine, "call", call)
     _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt", "tensorrt_rtx")
-    detail, _ = engine.check(_GPU, tmp_path, 60.0, lambda line: None)
+    detail = engine.check(_GPU, tmp_path, 60.0, lambda line: None, {})
     assert detail.startswith("tensorrt 10.14: built, right, timed; error: compute capability to build for")
     _installed(monkeypatch, *_COMMANDS, "pycuda", "tensorrt_rtx")
     with pytest.raises(Missing, match=r"expected 8.9, got 9.0"):
-        engine.check(_GPU, tmp_path, 60.0, lambda line: None)
+        engine.check(_GPU, tmp_path, 60.0, lambda line: None, {})
 
 
 def test_a_command_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
