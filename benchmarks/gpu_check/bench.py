@@ -65,6 +65,7 @@ _MOST_CLOCKS = 1 << 27
 WARM_UP_SECONDS = 0.5
 #: Seconds that a peer may take for its first call in a row: some try hundreds of kernels there.
 PREPARATION_SECONDS = 12.0
+_LATE = "no time was left"
 GRAPH, QUEUE = "graph", "eager, queued"
 #: Relative RMS error above which an engine does not compute the operator, so that its time means nothing. Peers with
 #: half-precision coordinates are far above this project's bars.
@@ -360,7 +361,7 @@ def bench(shape: Any, mode: Mode, frame: Frame) -> dict[str, Any]:
     def add(engine: Engine, into: dict[str, Timed]) -> None:
         why = frame.given_up.get(engine.name) or engine.missing(how)
         if why is None and time.monotonic() > frame.end:
-            why = "no time was left"
+            why = _LATE
         if why is not None:
             left_out[engine.name] = why
             return
@@ -680,8 +681,12 @@ def run(
                     after()
                     return
             else:
-                if OURS in row["left_out"] and time.monotonic() <= frame.end:
-                    found.broken.append(f"{name}: {OURS}: {row['left_out'][OURS]}")
+                why = [row["left_out"].get(engine) for engine in (OURS, SELF)]
+                if _LATE in why:
+                    found.late.append(name)
+                    continue
+                if why[0] is not None:
+                    found.broken.append(f"{name}: {OURS}: {why[0]}")
                 if mode.layout == "nchw" and mode.precision in ("float16", "float32"):
                     _add_onnxruntime(row, shape, mode, no_onnxruntime)
                 found.rows.append(row)

@@ -90,15 +90,21 @@ def trouble_with_torch() -> str | None:
     return None
 
 
+_ANSWER = "trouble:"
+
+
 @functools.cache
 def _trouble_aside() -> str | None:
-    script = "from benchmarks.gpu_check import machine; print(machine.trouble_with_torch() or '')"
+    script = f"from benchmarks.gpu_check import machine; print('{_ANSWER}', machine.trouble_with_torch() or '')"
     try:
         status, output, errors = programs.run([sys.executable, "-c", script], 90.0, cwd=record.CHECKOUT)
     except programs.TooSlowError as error:
         return str(error)
-    said = (output + errors).strip().splitlines()
-    return (said[-1] if said else f"status {status}") if status != 0 or output.strip() else None
+    answers = [line.removeprefix(_ANSWER).strip() for line in output.splitlines() if line.startswith(_ANSWER)]
+    if status != 0 or not answers:
+        last = "\n".join((output + errors).strip().splitlines()[-10:])
+        return f"to ask PyTorch for a GPU ended with status {status}:\n{last}"
+    return answers[-1] or None
 
 
 def require_gpu(gpu: Gpu | None, *, aside: bool = False) -> Gpu:

@@ -277,6 +277,16 @@ def test_rows_before_the_gpu_stops_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.broken[1] == "after that the GPU does nothing more, and nothing more was tried: it is gone"
 
 
+def test_a_row_that_the_time_ran_out_on_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(shape: Any, mode: bench.Mode, frame: bench.Frame) -> dict[str, Any]:
+        one = row(shape.name, mode.precision, mode.layout, ours=1e-6)
+        return {**one, "left_out": {bench.SELF: bench._LATE} if shape.name == "det_res4" else {}}
+
+    found = _run(monkeypatch, cut)
+    assert [one["shape"] for one in found.rows] == ["det_res3", "center_64"]
+    assert (found.late, found.broken) == (["det_res4 float16 nhwc"], [])
+
+
 def test_a_row_without_this_projects_kernel_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(shape: Any, mode: bench.Mode, frame: bench.Frame) -> dict[str, Any]:
         one = row(shape.name, mode.precision, mode.layout, dense=1e-6)

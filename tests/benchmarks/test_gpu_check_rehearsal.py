@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import importlib.machinery
+import json
 import re
 import sys
 import time
@@ -18,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.gpu_check import bench, checks, devices, engines, execution, native, roofline
+from benchmarks.gpu_check import bench, checks, child, devices, engines, execution, inside, native, roofline
 from benchmarks.gpu_check.devices import MARGIN, HostDevice, TorchDevice, relative_rms
 from benchmarks.gpu_check.native import How, Library, NativeError
+from benchmarks.gpu_check.stages import Failed
 from dcn_deploy.models.suite import ConvShape
 
 import cases  # isort: skip
@@ -510,3 +512,69 @@ def test_results_repeat_bit_for_bit(on_host: None, library: Library, monkeypatch
     monkeypatch.setattr(checks, "suite_cases", lambda: (case,))
     for how in execution._HOWS:
         execution._repeats(TorchDevice(), library, how)
+
+
+# What the stages' own processes do, in this one.
+
+
+@pytest.fixture
+def report(library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> child.Report:
+    monkeypatch.setattr(inside, "library", lambda: library)
+    return child.Report(tmp_path / "stage.json")
+
+
+def test_the_stage_of_tests(on_host: None, report: child.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "suite_cases", lambda case=cases.by_name("no_mask"): (case,))
+    monkeypatch.setattr(cases, "ALL_CASES", tuple(map(cases.by_name, ("size_1", checks.INT8_CASES[0]))))
+    monkeypatch.setattr(cases, "ALL_ROI_CASES", cases.ALL_ROI_CASES[:2])
+    monkeypatch.setattr(checks, "INT8_CASES", checks.INT8_CASES[:1])
+    detail = inside.tests(report, 300.0, inside.Options())
+    assert re.match(r"\d+ results of \d+ kernels right; largest errors as a part of their bars: float32 \d+%", detail)
+    assert report.found["results"] == int(detail.split()[0])
+    assert (report.found["failures"], report.found["late"]) == ([], None)
+    with pytest.raises(Failed, match=r"^size_1 and what comes after it: no time was left of -\d+ s\n0 results of 0"):
+        inside.tests(report, -1.0, inside.Options())
+    monkeypatch.setattr(checks, "launch", lambda *arguments: None)
+    with pytest.raises(Failed, match=r"^\d+ failures over \d+ results:\nsize_1 \["):
+        inside.tests(report, 300.0, inside.Options())
+    assert report.found["failures"]
+
+
+def test_the_stage_of_the_benchmark(
+    on_host: None, report: child.Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    from dcn_deploy.models import suite
+
+    properties = types.SimpleNamespace(name="NVIDIA H100 80GB HBM3", L2_cache_size=1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
+    monkeypatch.setattr(suite, "SUITE", tuple(SMALL.values()))
+    monkeypatch.setattr(bench, "warm_up", lambda: None)
+    monkeypatch.setattr(bench.run, "__kwdefaults__", {**bench.run.__kwdefaults__, "modes": bench.MODES[:2]})
+    monkeypatch.setattr(bench, "capture", _as_if_captured)
+    monkeypatch.setattr(bench, "take_turns", _as_if_timed)
+    detail = inside.bench(report, 300.0, inside.Options(["depthwise"], 3.0))
+    assert detail == "2 rows; the same kernel timed twice agrees within 0.0%"
+    assert [(row["shape"], row["layout"]) for row in report.found["rows"]] == [
+        ("depthwise", "nhwc"),
+        ("depthwise", "nchw"),
+    ]
+    saved = json.loads((tmp_path / "stage.json").read_text())
+    assert (saved["status"], saved["found"]) == ("unfinished", report.found)
+    assert saved["found"]["rows"][0]["roofline"]["gpu"] == "H100 SXM"
+    said: list[str] = []
+    bench.print_rows(saved["found"]["rows"], said.append)
+    assert any(line.startswith("depthwise") for line in said)
+    with pytest.raises(Failed, match="no rows: there was no time for any, 4 were left out"):
+        inside.bench(report, -1.0, inside.Options())
+    assert len(report.found["late"]) == 4
+
+
+def test_the_stage_of_execution(report: child.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(library: Library, left: float, *, now: Any) -> str:
+        now("a kernel")
+        return f"{left:.0f}"
+
+    monkeypatch.setattr(execution, "check", check)
+    assert inside.execution(report, 20.0, inside.Options()) == "20"
