@@ -524,7 +524,8 @@ def report(library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_the_stage_of_tests(on_host: None, report: child.Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "suite_cases", lambda case=cases.by_name("no_mask"): (case,))
+    of_suite = (cases.by_name("no_mask"),)
+    monkeypatch.setattr(checks, "suite_cases", lambda: of_suite)
     monkeypatch.setattr(cases, "ALL_CASES", tuple(map(cases.by_name, ("size_1", checks.INT8_CASES[0]))))
     monkeypatch.setattr(cases, "ALL_ROI_CASES", cases.ALL_ROI_CASES[:2])
     monkeypatch.setattr(checks, "INT8_CASES", checks.INT8_CASES[:1])
