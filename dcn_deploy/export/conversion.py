@@ -331,7 +331,7 @@ class Converter:
         return nodes
 
     def _raise_opset(self, needed: int) -> None:
-        self.model = opsets.raise_to(self.model, needed)
+        self.model = raise_opset(self.model, needed)
 
     # ---- from the form plugin ----
 
@@ -370,6 +370,15 @@ class Converter:
         import onnx_ir as ir
 
         return list(ir.traversal.RecursiveGraphIterator(self.model.graph))
+
+
+def raise_opset(model: ir.Model, needed: int) -> ir.Model:
+    """Return the model with its default opset at least at ``needed``; see :func:`dcn_deploy.export.opsets.raise_to`."""
+    # On the way through a protocol buffer tensors lose the folder that their file is in.
+    folder = model_files.data_folder(model)
+    raised = opsets.raise_to(model, needed)
+    model_files.set_data_folder(raised, folder)
+    return raised
 
 
 def _check_form_exists(view: NodeView, form: str) -> None:

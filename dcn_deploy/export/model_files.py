@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from dcn_deploy._lazy import require
 from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, UnsupportedError, describe
@@ -50,7 +50,7 @@ def load(model: onnx.ModelProto | ir.Model | str | os.PathLike[str]) -> ir.Model
     try:
         proto = onnx.load(path, load_external_data=False)
         loaded = ir.from_proto(proto)
-        ir.external_data.set_base_dir(loaded.graph, path.parent)
+        set_data_folder(loaded, path.parent)
     except Exception as error:  # protobuf, onnx_ir and the file system each have errors of their own
         raise InvalidModelError(
             f"'{path}' cannot be read as an ONNX model ({type(error).__name__}: {error}). Expected a binary .onnx file."
@@ -78,9 +78,27 @@ def _check_readable(model: onnx.ModelProto, what: str) -> None:
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """Return the model as a protocol buffer."""
+    """Return the model as a protocol buffer that holds the weights of the file that it was read from.
+
+    Weights that were references in a protocol buffer given to :func:`load`, of a file in no known folder, remain so.
+
+    Raises:
+        UnsupportedError: if they do not fit into one.
+    """
     import onnx_ir as ir
 
+    if any(_is_in_known_file(tensor) for tensor in all_tensors(model)):
+        size = weight_bytes(model)
+        if size > EXTERNAL_DATA_THRESHOLD:
+            raise UnsupportedError(
+                describe(
+                    "weights of a model in memory",
+                    expected=f"at most {EXTERNAL_DATA_THRESHOLD} bytes, which a protocol buffer can hold",
+                    actual=f"{size} bytes",
+                    remedy="Convert from file to file: dcn-deploy convert, or dcn_deploy.export.convert_file.",
+                )
+            )
+        read_weights(model)
     return ir.to_proto(model)
 
 
@@ -131,7 +149,7 @@ def save(model: ir.Model, path: Path, *, external_data: bool | None = None) -> P
     """
     import onnx_ir as ir
 
-    _load_scattered_tensors(model)
+    read_weights(model, keep=model.graph.initializers.values())
     if external_data is None:
         external_data = weight_bytes(model) > EXTERNAL_DATA_THRESHOLD
     data_name = f"{path.name}.data"
@@ -163,15 +181,18 @@ def _save_in_one_file(model: ir.Model, path: Path) -> None:
 
     values = list(model.graph.initializers.values())
     tensors = [value.const_value for value in values]
+    # A tensor of the source's data file is streamed whatever its size: anything else would leave a reference to it.
     streamed = [
-        tensor is not None and tensor.nbytes >= _STREAMED_BYTES and tensor.dtype != ir.DataType.STRING
+        tensor is not None
+        and (tensor.nbytes >= _STREAMED_BYTES or isinstance(tensor, ir.ExternalTensor))
+        and tensor.dtype != ir.DataType.STRING
         for tensor in tensors
     ]
     try:
         for value, stream in zip(values, streamed, strict=True):
             if stream:
                 value.const_value = ir.tensor(np.zeros(0, np.float32), name=value.name)
-        proto = to_proto(model)
+        proto = ir.to_proto(model)
     finally:
         for value, tensor in zip(values, tensors, strict=True):
             value.const_value = tensor
@@ -192,7 +213,9 @@ def _save_in_one_file(model: ir.Model, path: Path) -> None:
         file.write(proto.SerializeToString() + _field(_MODEL_GRAPH, size))
         for head, tensor in pieces:
             file.write(head)
-            if tensor is not None:
+            if isinstance(tensor, ir.ExternalTensor):
+                tensor.tofile(file)  # tobytes() would keep a mapping, and with it a file handle, for every tensor
+            elif tensor is not None:
                 file.write(tensor.tobytes())
 
 
@@ -220,20 +243,89 @@ def _field(number: int, length: int) -> bytes:
     return bytes(varint)
 
 
-def _load_scattered_tensors(model: ir.Model) -> None:
-    """Read tensors that lie in external files of the source but are not initializers of the main graph."""
+def read_weights(model: ir.Model, keep: Iterable[ir.Value] = ()) -> None:
+    """Read tensors that lie in the source's data files into memory.
+
+    Args:
+        model: the model; it is changed.
+        keep: initializers that may stay where they are.
+    """
     import onnx_ir as ir
 
-    subgraphs = (graph for graph in model.graphs() if graph is not model.graph)
-    in_subgraphs = (value.const_value for graph in subgraphs for value in graph.initializers.values())
-    in_attributes = (
-        attribute.value
-        for node in all_nodes(model)
-        for attribute in node.attributes.values()
-        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref()
+    kept = {id(value) for value in keep}
+    for graph in _graphs(model):
+        for value in graph.initializers.values():
+            if id(value) not in kept and _is_in_known_file(value.const_value):
+                value.const_value = _in_memory(value.const_value)
+    for node in all_nodes(model):
+        for name, attribute in list(node.attributes.items()):
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.TENSOR and _is_in_known_file(attribute.value):
+                node.attributes[name] = ir.AttrTensor(name, _in_memory(attribute.value))
+            elif attribute.type == ir.AttributeType.TENSORS and any(map(_is_in_known_file, attribute.value)):
+                tensors = [_in_memory(item) if _is_in_known_file(item) else item for item in attribute.value]
+                node.attributes[name] = ir.AttrTensors(name, tensors)
+
+
+def data_folder(model: ir.Model) -> str | os.PathLike[str] | None:
+    """Return the folder of the data files that the model's tensors lie in; None if that is none or not known."""
+    found = (tensor for tensor in all_tensors(model) if _is_in_known_file(tensor))
+    return getattr(next(found, None), "base_dir", None)
+
+
+def set_data_folder(model: ir.Model, folder: str | os.PathLike[str] | None) -> None:
+    """Say where the data files of the model's tensors are; None leaves that as it is."""
+    import onnx_ir as ir
+
+    for tensor in all_tensors(model):
+        if folder is not None and isinstance(tensor, ir.ExternalTensor):
+            tensor.base_dir = folder
+
+
+def _is_in_known_file(tensor: ir.TensorProtocol | None) -> TypeGuard[ir.ExternalTensor]:
+    import onnx_ir as ir
+
+    return isinstance(tensor, ir.ExternalTensor) and bool(tensor.base_dir)
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    import onnx_ir as ir
+
+    read = ir.Tensor(
+        tensor.numpy().copy(),
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
     )
-    if any(isinstance(tensor, ir.ExternalTensor) for tensor in (*in_subgraphs, *in_attributes)):
-        ir.external_data.load_to_model(model)
+    tensor.release()  # the mapping holds a file handle
+    return read
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield the main graph, its subgraphs and those of the model's functions."""
+    yield from model.graphs()
+    for function in model.functions.values():
+        yield function.graph
+        yield from function.subgraphs()
+
+
+def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Yield every constant: initializers and attributes, those of subgraphs and functions too."""
+    import onnx_ir as ir
+
+    for graph in _graphs(model):
+        yield from (value.const_value for value in graph.initializers.values() if value.const_value is not None)
+    for node in all_nodes(model):
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield attribute.value
+            elif attribute.type == ir.AttributeType.TENSORS:
+                yield from attribute.value
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dcn_deploy.errors import describe
-from dcn_deploy.export import model_files, opsets
-from dcn_deploy.export.conversion import Converter
+from dcn_deploy.export import model_files
+from dcn_deploy.export.conversion import Converter, raise_opset
 from dcn_deploy.export.node_reading import constant_of, dtype_of, inputs_of, label, schema_of, view_of
 from dcn_deploy.export.operators import int8
 from dcn_deploy.export.unique_names import UniqueNames
@@ -100,7 +100,7 @@ def unfold_model(model: ir.Model) -> ir.Model:
     loaded = Converter(model).to("plugin")
     nodes = [node for node in _convolutions(loaded) if int8.is_quantised(view_of(node, DEFORM_CONV2D))]
     if nodes:
-        loaded = opsets.raise_to(loaded, _AXIS_SINCE_OPSET)
+        loaded = raise_opset(loaded, _AXIS_SINCE_OPSET)
         # The converter makes the nodes anew.
         nodes = [node for node in _convolutions(loaded) if int8.is_quantised(view_of(node, DEFORM_CONV2D))]
     names = UniqueNames(loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ import pytest
 from onnx import helper, numpy_helper
 
 from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, UnsupportedError
-from dcn_deploy.export import convert, convert_file, form_of, lint, metadata, model_files
+from dcn_deploy.export import (
+    convert,
+    convert_file,
+    fold_quantisation,
+    form_of,
+    infer_shapes,
+    lint,
+    metadata,
+    model_files,
+    unfold_quantisation,
+)
 from dcn_deploy.ops import reference
 
 DTYPES = {"float32": (np.float32, None), "mixed": (np.float16, np.float32), "half": (np.float16, None)}
@@ -513,6 +524,156 @@ def test_files_with_external_data(in_folder: Path, rng: np.random.Generator) -> 
         inside = next(t for t in onnx.load(path, load_external_data=False).graph.initializer if t.name == "W")
         assert inside.data_location == onnx.TensorProto.DEFAULT
         np.testing.assert_array_equal(numpy_helper.to_array(inside), weight)
+
+
+def with_external_weights(rng: np.random.Generator, opset: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model with small weights: an initializer and constants in the graph, in a branch and in a function."""
+    case = cases.by_name("size_7")
+    model = peers.model(case, form="plugin", opset=opset)
+    arrays = {"W": cases.make_inputs(case, rng, np.float32).W}
+    model.graph.initializer.append(numpy_helper.from_array(arrays["W"], "W"))
+    del model.graph.input[1]
+    value = helper.make_tensor_value_info
+    for name in ("constant", "inner", "called"):
+        arrays[name] = rng.normal(size=3).astype(np.float32)
+
+    def constant(name: str) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(arrays[name], name))
+
+    branches = []
+    for name in ("then", "else"):
+        inner = f"inner_{name}"
+        kept = numpy_helper.from_array(arrays["inner"], inner)
+        add = helper.make_node("Add", [inner, "constant"], [name])
+        branches.append(helper.make_graph([add], name, [], [value(name, 1, [3])], [kept]))
+    model.graph.input.append(value("condition", onnx.TensorProto.BOOL, []))
+    model.graph.node.extend(
+        [
+            constant("constant"),
+            helper.make_node("If", ["condition"], ["chosen"], then_branch=branches[0], else_branch=branches[1]),
+            helper.make_node("AddCalled", ["chosen"], ["sum"], domain="local"),
+        ]
+    )
+    model.graph.output.append(value("sum", 1, [3]))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    body = [constant("called"), helper.make_node("Add", ["a", "called"], ["b"])]
+    model.functions.append(
+        helper.make_function("local", "AddCalled", ["a"], ["b"], body, [helper.make_opsetid("", opset)])
+    )
+    return model, arrays
+
+
+def tensors_of(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Every tensor of a model but those that a conversion adds, whose names have a slash."""
+
+    def found(nodes: Any, initializers: Any) -> Any:
+        yield from initializers
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                if attribute.HasField("g"):
+                    yield from found(attribute.g.node, attribute.g.initializer)
+
+    result = list(found(model.graph.node, model.graph.initializer))
+    for function in model.functions:
+        result.extend(found(function.node, ()))
+    return [tensor for tensor in result if "/" not in tensor.name]
+
+
+def write_with_data(model: onnx.ModelProto, path: Path) -> None:
+    """Write every tensor into a data file, those in attributes too."""
+    data = b""
+    for tensor in tensors_of(model):
+        onnx.external_data_helper.set_external_data(tensor, f"{path.name}.data", len(data), len(tensor.raw_data))
+        data += tensor.raw_data
+        tensor.ClearField("raw_data")
+    path.with_name(f"{path.name}.data").write_bytes(data)
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("opset", "arguments"),
+    [
+        (19, {"form": "plugin"}),
+        (19, {"form": "standard"}),
+        (19, {"form": "decomposed"}),
+        (18, {"form": "standard"}),
+        (17, {"form": "decomposed"}),
+        (17, {"form": "plugin", "precision": "fp32"}),
+        (19, {"form": "plugin", "external_data": True}),
+    ],
+)
+def test_small_weights_of_a_data_file_come_along(
+    opset: int, arguments: dict[str, Any], in_folder: Path, rng: np.random.Generator
+) -> None:
+    """The output must not refer to the source's data file, which lies elsewhere, or is another one of that name."""
+    model, arrays = with_external_weights(rng, opset)
+    write_with_data(model, in_folder / "in.onnx")
+    elsewhere = in_folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "in.onnx.data").write_bytes(bytes(4096))
+    convert_file("in.onnx", elsewhere / "out.onnx", **arguments)
+    written = onnx.load(elsewhere / "out.onnx", load_external_data=False)
+    returned = convert("in.onnx", **{name: value for name, value in arguments.items() if name != "external_data"})
+    for converted, kept_outside in ((written, "external_data" in arguments), (returned, False)):
+        found = tensors_of(converted)
+        names = [tensor.name for tensor in found]
+        assert len(names) == len(tensors_of(model))
+        for tensor, name in zip(found, names, strict=True):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                assert kept_outside
+                assert {entry.key: entry.value for entry in tensor.external_data}["location"] == "out.onnx.data"
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(elsewhere))
+            np.testing.assert_array_equal(numpy_helper.to_array(tensor), arrays[name.partition("_")[0]])
+
+
+def test_every_function_that_returns_a_model_returns_its_weights(in_folder: Path, rng: np.random.Generator) -> None:
+    model, _ = with_external_weights(rng, 19)
+    (in_folder / "source").mkdir()
+    write_with_data(model, in_folder / "source" / "in.onnx")
+    for function in (infer_shapes, unfold_quantisation, lambda path: fold_quantisation(path).model):
+        for tensor in tensors_of(function("source/in.onnx")):
+            assert tensor.data_location == onnx.TensorProto.DEFAULT
+            assert numpy_helper.to_array(tensor).any()
+
+
+def test_references_in_a_model_in_memory_stay(rng: np.random.Generator, in_folder: Path) -> None:
+    """Nobody knows the folder that they are meant from."""
+    model, _ = with_external_weights(rng, 19)
+    write_with_data(model, in_folder / "in.onnx")
+    (in_folder / "in.onnx.data").unlink()
+    converted = convert(model, "standard")
+    assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of(converted))
+
+
+def test_weights_that_no_protocol_buffer_holds(
+    in_folder: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = with_external_weights(rng, 19)
+    write_with_data(model, in_folder / "in.onnx")
+    monkeypatch.setattr(model_files, "EXTERNAL_DATA_THRESHOLD", 100)
+    with pytest.raises(
+        UnsupportedError, match=r"weights .*: expected at most 100 bytes, .* got \d+ bytes.*convert_file"
+    ):
+        convert("in.onnx", "standard")
+    assert convert_file("in.onnx", "out.onnx", "standard").external_data == Path("out.onnx.data")
+
+
+def test_many_weights_of_a_data_file(in_folder: Path) -> None:
+    """More than a process may have open files."""
+    model = peers.model(cases.by_name("size_7"), form="plugin", opset=19)
+    for i in range(1500):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32([i]), f"t{i}"))
+    write_with_data(model, in_folder / "in.onnx")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        convert_file("in.onnx", "out.onnx", "standard")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for tensor in onnx.load("out.onnx").graph.initializer:
+        assert numpy_helper.to_array(tensor) == float(tensor.name[1:])
 
 
 def test_files_are_what_protobuf_writes(in_folder: Path, rng: np.random.Generator) -> None:
