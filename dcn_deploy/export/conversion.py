@@ -41,6 +41,7 @@ from dcn_deploy.export.operators.base import NodeView
 from dcn_deploy.export.operators.mmdeploy import FOREIGN_OPERATORS
 from dcn_deploy.export.precision import apply as apply_precision
 from dcn_deploy.export.precision import check_precision
+from dcn_deploy.export.soundness import load_sound
 from dcn_deploy.export.unique_names import UniqueNames
 from dcn_deploy.schema import DOMAIN, DOMAIN_VERSION, OPERATORS
 
@@ -132,12 +133,12 @@ def convert(
 
     Raises:
         InvalidArgumentError: for an unknown form or precision, or nothing to do.
-        InvalidModelError: if the file cannot be read, a deformable node is malformed, or the parts of a
-            decomposed node were changed.
+        InvalidModelError: if the file cannot be read, the graph is broken, weights are missing, a deformable node is
+            malformed, or the parts of a decomposed node were changed.
         UnsupportedError: if a node has no such form, or the opset cannot be raised.
     """
     _check_request(form, precision)
-    return model_files.to_proto(convert_model(model_files.load(model), form, precision))
+    return model_files.to_proto(convert_model(load_sound(model), form, precision))
 
 
 def _check_request(form: str | None, precision: str | None, int8: str | None = None) -> None:
@@ -182,7 +183,7 @@ def convert_file(
     """
     _check_request(form, precision, int8)
     path = model_files.check_output_path(target, "output")
-    model = model_files.load(source)
+    model = load_sound(source)
     folded: tuple[str, ...] | None = None
     left: tuple[tuple[str, str], ...] | None = None
     if int8 is not None:
@@ -323,7 +324,8 @@ class Converter:
         if form != "plugin" and any(_has_unknown_input(node) for node in nodes):
             from dcn_deploy.export.shape_inference import infer
 
-            infer(self.model)
+            with model_files.silenced():
+                infer(self.model)
         for node in nodes:
             check_node(node, OPERATORS[node.op_type])
         for node in nodes:

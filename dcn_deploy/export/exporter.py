@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -404,17 +403,9 @@ def _torch_export(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch's exporter: whatever it only warns about and matters is checked afterwards."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with model_files.silenced(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _explain(model: Any, error: Exception) -> DcnDeployError:

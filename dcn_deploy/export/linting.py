@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from dcn_deploy.errors import InvalidArgumentError, InvalidModelError, describe
-from dcn_deploy.export import model_files
+from dcn_deploy.export import model_files, soundness
 from dcn_deploy.export.operators import OPERATOR_EXPORTS, int8
 from dcn_deploy.export.operators.base import NodeView, OperatorExport
 from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, DOMAIN, DOMAIN_VERSION, OPERATORS, OperatorSchema
@@ -174,6 +174,14 @@ class Rule:
     targets: frozenset[str] | None
     check: _Check
     remedy: str
+
+
+def _broken_graph(context: _Context) -> Iterator[tuple[str, str]]:
+    yield from soundness.graph_problems(context.model)
+
+
+def _broken_weight(context: _Context) -> Iterator[tuple[str, str]]:
+    yield from soundness.weight_problems(context.model)
 
 
 def _unknown_operator(context: _Context) -> Iterator[tuple[str, str]]:
@@ -428,6 +436,8 @@ _KEEP_ROIS = "Keep rois in float32; half features go with them."
 
 #: The rules, in the order of their severity.
 RULES: tuple[Rule, ...] = (
+    Rule("broken-graph", "error", None, _broken_graph, soundness.GRAPH_REMEDY),
+    Rule("broken-weight", "error", None, _broken_weight, soundness.WEIGHT_REMEDY),
     Rule(
         "unknown-operator",
         "error",
@@ -571,7 +581,8 @@ def lint(model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, target: 
     from dcn_deploy.export.shape_inference import infer
 
     loaded = model_files.load(model)
-    infer(loaded)
+    with model_files.silenced():
+        infer(loaded)
     context = _Context(loaded, target)
     findings = [
         Finding(rule.id, rule.severity, node, message, rule.remedy)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -37,7 +39,10 @@ def load(model: onnx.ModelProto | ir.Model | str | os.PathLike[str]) -> ir.Model
         return model
     if isinstance(model, onnx.ModelProto):
         _check_readable(model, "the model")
-        return ir.from_proto(model)
+        try:
+            return _from_proto(model)
+        except Exception as error:  # onnx_ir has many errors of its own
+            raise InvalidModelError(f"The model cannot be read as an ONNX model ({_reason(error)}).") from error
     if not isinstance(model, (str, os.PathLike)):
         raise InvalidArgumentError(
             describe("model", expected="an onnx.ModelProto or a path", actual=type(model).__name__)
@@ -49,16 +54,44 @@ def load(model: onnx.ModelProto | ir.Model | str | os.PathLike[str]) -> ir.Model
         )
     try:
         proto = onnx.load(path, load_external_data=False)
-        loaded = ir.from_proto(proto)
+        loaded = _from_proto(proto)
         set_data_folder(loaded, path.parent)
     except Exception as error:  # protobuf, onnx_ir and the file system each have errors of their own
         raise InvalidModelError(
-            f"'{path}' cannot be read as an ONNX model ({type(error).__name__}: {error}). Expected a binary .onnx file."
+            f"'{path}' cannot be read as an ONNX model ({_reason(error)}). Expected a binary .onnx file."
         ) from error
     if not loaded.graph.outputs:
         raise InvalidModelError(f"'{path}' cannot be read as an ONNX model: its graph has no outputs.")
     _check_readable(proto, f"'{path}'")
     return loaded
+
+
+def _from_proto(proto: onnx.ModelProto) -> ir.Model:
+    import onnx_ir as ir
+
+    with silenced():
+        return ir.from_proto(proto)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the text of the error at the root: those above it only say what was being read."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep the libraries' own remarks from standard error: what matters of them is found and said here."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_readable(model: onnx.ModelProto, what: str) -> None:
@@ -253,7 +286,7 @@ def read_weights(model: ir.Model, keep: Iterable[ir.Value] = ()) -> None:
     import onnx_ir as ir
 
     kept = {id(value) for value in keep}
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         for value in graph.initializers.values():
             if id(value) not in kept and _is_in_known_file(value.const_value):
                 value.const_value = _in_memory(value.const_value)
@@ -304,7 +337,7 @@ def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     return read
 
 
-def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
+def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
     """Yield the main graph, its subgraphs and those of the model's functions."""
     yield from model.graphs()
     for function in model.functions.values():
@@ -316,7 +349,7 @@ def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yield every constant: initializers and attributes, those of subgraphs and functions too."""
     import onnx_ir as ir
 
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         yield from (value.const_value for value in graph.initializers.values() if value.const_value is not None)
     for node in all_nodes(model):
         for attribute in node.attributes.values():

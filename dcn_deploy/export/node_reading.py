@@ -43,9 +43,12 @@ def dims_of(value: ir.Value) -> Dims:
 
 def dtype_of(value: ir.Value) -> str | None:
     """Return NumPy's name of a value's element type."""
-    if value.dtype is None:
-        return None
-    name = value.dtype.name.lower()
+    return None if value.dtype is None else dtype_name(value.dtype)
+
+
+def dtype_name(dtype: ir.DataType) -> str:
+    """Return NumPy's name of an element type."""
+    name = dtype.name.lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 

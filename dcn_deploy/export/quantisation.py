@@ -16,6 +16,7 @@ from dcn_deploy.export import model_files
 from dcn_deploy.export.conversion import Converter, raise_opset
 from dcn_deploy.export.node_reading import constant_of, dtype_of, inputs_of, label, schema_of, view_of
 from dcn_deploy.export.operators import int8
+from dcn_deploy.export.soundness import load_sound
 from dcn_deploy.export.unique_names import UniqueNames
 from dcn_deploy.schema import DEFORM_CONV2D, DOMAIN
 
@@ -56,7 +57,7 @@ def fold_quantisation(model: onnx.ModelProto | str | os.PathLike[str]) -> Foldin
     Raises:
         The same as :func:`dcn_deploy.export.convert`.
     """
-    loaded, folded, left = fold_model(model_files.load(model))
+    loaded, folded, left = fold_model(load_sound(model))
     return Folding(model_files.to_proto(loaded), folded, left)
 
 
@@ -92,7 +93,7 @@ def unfold_quantisation(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx
     Raises:
         The same as :func:`dcn_deploy.export.convert`.
     """
-    return model_files.to_proto(unfold_model(model_files.load(model)))
+    return model_files.to_proto(unfold_model(load_sound(model)))
 
 
 def unfold_model(model: ir.Model) -> ir.Model:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import peers
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from dcn_deploy.errors import InvalidArgumentError
 from dcn_deploy.export import Finding, convert, lint, unfold_quantisation
@@ -43,6 +43,14 @@ def with_mask_producer(*op_types: str) -> onnx.ModelProto:
     names = ["logits", *(f"step{i}" for i in range(len(op_types) - 1)), "mask"]
     for i, op_type in reversed(list(enumerate(op_types))):
         source.graph.node.insert(0, helper.make_node(op_type, [names[i]], [names[i + 1]]))
+    return source
+
+
+def with_bias() -> onnx.ModelProto:
+    """A model whose bias is a weight."""
+    source = model("plugin")
+    source.graph.input.remove(next(v for v in source.graph.input if v.name == "B"))
+    source.graph.initializer.append(numpy_helper.from_array(np.zeros(PLAIN.m, np.float32), "B"))
     return source
 
 
@@ -85,6 +93,18 @@ LARGE = variant(c=64, m=1, h=200, w=200)
 
 #: rule, target, a model that it finds something in, a model that it does not.
 EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[], onnx.ModelProto]]] = [
+    (
+        "broken-graph",
+        None,
+        lambda: mutated(model("plugin"), lambda m: m.graph.node[0].input.__setitem__(2, "nowhere")),
+        lambda: model("plugin"),
+    ),
+    (
+        "broken-weight",
+        None,
+        lambda: mutated(with_bias(), lambda m: setattr(m.graph.initializer[0], "raw_data", bytes(3))),
+        lambda: with_bias(),
+    ),
     (
         "unknown-operator",
         None,
