@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from dcn_deploy.errors import InvalidModelError
-from dcn_deploy.export import infer_shapes
+from dcn_deploy.export import convert, infer_shapes
 
 
 def shape_of(model: onnx.ModelProto, name: str) -> list[Any]:
@@ -138,3 +138,48 @@ def test_a_malformed_node_stops_the_inference_only_behind_itself() -> None:
     inferred = infer_shapes(model)
     assert shape_of(inferred, "Y_0") != [1, 8, 7, 7]
     assert shape_of(inferred, "Y_1") == [1, 8, 7, 7]
+
+
+def _with_sequence(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """The plugin node's output, split into a list of maps, then ``nodes``, then put together again."""
+    model = peers.model(cases.by_name("size_7"), form="plugin", opset=18)
+    split = helper.make_node("SplitToSequence", ["Y"], ["maps"], axis=1, keepdims=1)
+    model.graph.node.extend([split, *nodes, helper.make_node("ConcatFromSequence", ["last"], ["Z"], axis=2)])
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("Z", onnx.TensorProto.FLOAT, [None] * 4))
+    return model
+
+
+_SEQUENCES = {
+    "identity": [helper.make_node("Identity", ["maps"], ["last"])],
+    "optional": [
+        helper.make_node("Optional", ["maps"], ["perhaps"]),
+        helper.make_node("OptionalGetElement", ["perhaps"], ["last"]),
+    ],
+    "insert": [
+        helper.make_node("Constant", [], ["zero"], value_int=0),
+        helper.make_node("SequenceAt", ["maps", "zero"], ["first"]),
+        helper.make_node("SequenceInsert", ["maps", "first"], ["last"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", _SEQUENCES)
+def test_sequences_keep_their_types(name: str) -> None:
+    inferred = infer_shapes(_with_sequence(_SEQUENCES[name]))
+    kinds = {value.name: value.type.WhichOneof("value") for value in inferred.graph.value_info}
+    assert kinds["maps"] == kinds["last"] == "sequence_type"
+    assert kinds.get("perhaps", "optional_type") == "optional_type"
+    assert kinds.get("first", "tensor_type") == "tensor_type"
+    types = {value.name: value.type for value in inferred.graph.value_info}
+    assert types["maps"].sequence_type.elem_type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("options", [{"form": "standard"}, {"form": "decomposed"}, {"precision": "fp32"}])
+def test_a_network_with_sequences_runs_after_a_conversion(
+    options: dict[str, str], rng: np.random.Generator, make_session: Any
+) -> None:
+    model = _with_sequence(_SEQUENCES["insert"])
+    feed = peers.feed(cases.make_inputs(cases.by_name("size_7"), rng, np.float32))
+    (before,) = make_session(model).run(None, feed)
+    (after,) = make_session(convert(model, **options)).run(None, feed)
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
