@@ -16,9 +16,9 @@ from dcn_deploy.errors import DtypeError, InvalidArgumentError, describe  # noqa
 FEATURE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def known(*sizes: int) -> bool:
-    """Whether all sizes are plain numbers; comparing symbolic ones would specialise an export."""
-    return not any(isinstance(size, torch.SymInt) for size in sizes)
+def known(*numbers: float) -> bool:
+    """Whether all are plain numbers; comparing symbolic ones would specialise an export."""
+    return not any(isinstance(number, torch.SymInt | torch.SymFloat) for number in numbers)
 
 
 def check_extent(what: str, actual: int, expected: int, meaning: str, remedy: str = "") -> None:

@@ -45,8 +45,10 @@ def _check_attributes(
         raise InvalidArgumentError(
             describe("output_size", expected="2 values of at least 1", actual=str(list(output_size)))
         )
-    spatial_scale_of(spatial_scale)
-    gamma_of(gamma)
+    if known(spatial_scale):
+        spatial_scale_of(spatial_scale)
+    if known(gamma):
+        gamma_of(gamma)
     for name, value, minimum in least:
         if known(value):
             whole(name, value, minimum, DEFORM_ROI_POOL2D.attribute(name).maximum)
@@ -219,8 +221,10 @@ def _pooling(
     sample_per_part: int,
     group_size: int,
 ) -> RoiPooling:
+    """The attributes as the computation takes them; a number that torch.compile could not round is rounded here."""
     pooled_h, pooled_w = output_size
-    return RoiPooling(variant, (pooled_h, pooled_w), spatial_scale, gamma, sampling_ratio, sample_per_part, group_size)
+    scale, factor = spatial_scale_of(spatial_scale), gamma_of(gamma)
+    return RoiPooling(variant, (pooled_h, pooled_w), scale, factor, sampling_ratio, sample_per_part, group_size)
 
 
 @deform_roi_pool.register_fake

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dcn_deploy._lazy import require
 
@@ -24,6 +24,18 @@ def _ratio(what: str, total: int, part: int, remedy: str) -> int:
             describe(what, expected=f"a positive divisor of {total}", actual=str(part), remedy=remedy)
         )
     return total // part
+
+
+def _number(value: float, in_float32: Callable[[object], float]) -> float:
+    """Return an attribute checked and rounded, or as it is where it may be symbolic.
+
+    Dynamo can do neither with a symbolic number: the operator does both when it runs. An export has plain numbers only,
+    and those that the program keeps are to be what a file will hold.
+    """
+    compiles = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    if compiles and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return in_float32(value)
 
 
 def deform_conv2d(
@@ -174,7 +186,7 @@ def deform_roi_pool(
                 remedy="Join a list of boxes for each image by torch.cat, with the image's number as first column.",
             )
         )
-    scale, factor = spatial_scale_of(spatial_scale), gamma_of(gamma)
+    scale, factor = _number(spatial_scale, spatial_scale_of), _number(gamma, gamma_of)
     for name, value, minimum in (
         ("sampling_ratio", sampling_ratio, 0),
         ("sample_per_part", sample_per_part, 1),

@@ -216,11 +216,13 @@ def test_torch_export_with_dynamic_sizes(kind, arguments):
         torch.testing.assert_close(program.module()(x, rois), layer(x, rois))
 
 
+@pytest.mark.parametrize("dynamic", [None, True], ids=["automatic", "dynamic"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_torch_compile(kind):
+def test_torch_compile(kind, dynamic):
     layer = disturbed(make(kind, spatial_scale=0.3))
     x = features()
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     torch.testing.assert_close(compiled(x, ROIS), layer(x, ROIS))
 
 

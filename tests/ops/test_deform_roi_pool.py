@@ -315,6 +315,61 @@ def test_torch_compile(name, rng):
         torch.testing.assert_close(a, b)
 
 
+SCALES = [(1.0, 0.1), (0.5, 0.2), (1 / 3, 1 / 7), (0.1, 0.3)]  # of the last two, no number is a float32 one
+
+
+@pytest.mark.parametrize("dynamic", [None, True], ids=["automatic", "dynamic"])
+@pytest.mark.parametrize("name", ["roi_sampling_ratio_0", "roi_classes_3_group_2"])
+def test_torch_compile_with_numbers_that_are_not_constants(name, dynamic, rng):
+    """What rounds them to float32 is the operator: Dynamo cannot."""
+    case = cases.by_name(name)
+    inputs = differentiable(tensors(case, rng))
+    leaves = [t for i, t in enumerate(inputs) if i != 1]
+    attributes = {k: v for k, v in case.functional_arguments.items() if k not in ("spatial_scale", "gamma")}
+
+    def pool(scale, gamma, *given):
+        return deform_roi_pool(*given, spatial_scale=scale, gamma=gamma, **attributes)
+
+    for backend in ("eager", "aot_eager"):
+        torch.compiler.reset()
+        compiled = torch.compile(pool, fullgraph=True, backend=backend, dynamic=dynamic)
+        for scale, gamma in SCALES:
+            y, wanted = compiled(scale, gamma, *inputs), pool(scale, gamma, *inputs)
+            assert torch.equal(y, wanted)
+            slope = torch.rand_like(y)
+            pairs = zip(torch.autograd.grad(y, leaves, slope), torch.autograd.grad(wanted, leaves, slope), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
+        assert torch.equal(compiled(2, 1, *inputs), pool(2, 1, *inputs))  # whole numbers may be symbolic too
+
+
+@pytest.mark.parametrize("dynamic", [None, True], ids=["automatic", "dynamic"])
+def test_torch_compile_refuses_the_same_numbers(dynamic):
+    def pool(scale, gamma):
+        return deform_roi_pool(**{**good(), "spatial_scale": scale, "gamma": gamma})
+
+    for backend in ("eager", "aot_eager"):
+        torch.compiler.reset()
+        compiled = torch.compile(pool, backend=backend, dynamic=dynamic)
+        for scale, gamma in SCALES:
+            compiled(scale, gamma)
+        for scale in (0.0, -1.0, math.nan, 1e-60, True):
+            with pytest.raises(Exception, match=r"spatial_scale: expected a finite number above 0, got"):
+                compiled(scale, 0.1)
+        for gamma in (math.inf, 1e300):
+            with pytest.raises(Exception, match=r"gamma: expected a finite number, got"):
+                compiled(1.0, gamma)
+
+
+def test_the_operator_rounds_numbers_itself(rng):
+    case = cases.by_name("roi_sampling_ratio_0")
+    inputs = tensors(case, rng)
+    arguments = list(operator_arguments(case, *inputs))
+    arguments[6:8] = [1 / 3, 1 / 7]
+    y = torch.ops.dcn_deploy.deform_roi_pool(*arguments)
+    arguments[6:8] = [float(np.float32(1 / 3)), float(np.float32(1 / 7))]
+    assert torch.equal(y, torch.ops.dcn_deploy.deform_roi_pool(*arguments))
+
+
 class _Pool(torch.nn.Module):
     def __init__(self, **arguments):
         super().__init__()
@@ -344,13 +399,14 @@ def test_torch_export_with_a_dynamic_number_of_rois(name, rng):
         torch.testing.assert_close(program.module()(*other), pool(*other), rtol=0, atol=0)
 
 
-def test_the_node_carries_what_a_file_would(rng):
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_node_carries_what_a_file_would(strict):
     """Numbers are float32 ones; parts and channels are resolved; the other variant's stay at their defaults."""
     x, rois, offset = torch.randn(1, 18, 8, 8), torch.tensor([[0.0, 1, 1, 6, 6]]), torch.zeros(1, 4, 5, 5)
 
     def node(**arguments):
         given = (x, rois, offset if arguments["variant"] == "psroi" else None, None)
-        program = torch.export.export(_Pool(**arguments), given)
+        program = torch.export.export(_Pool(**arguments), given, strict=strict)
         return next(node for node in program.graph.nodes if "deform" in str(node.target)).args[4:]
 
     scale, gamma = float(np.float32(0.3)), float(np.float32(0.1))
