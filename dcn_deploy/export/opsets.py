@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dcn_deploy.errors import UnsupportedError
+from dcn_deploy.export import opset_changes
 from dcn_deploy.export.operators import OPERATOR_EXPORTS
 from dcn_deploy.export.operators.base import NodeView
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 BFLOAT16_OPSET = 22
 #: Lowest version that torch's exporter writes. Every runtime of the last years reads it.
 EXPORT_OPSET = 18
+#: Lowest version that is raised at all.
+_OLDEST = 7
 #: Lowest version from which onnxscript's converter starts; below it the one in the onnx package is used.
 _ONNXSCRIPT_SINCE = 18
 
@@ -41,8 +46,11 @@ def required(form: str, views: Iterable[NodeView]) -> int:
 def raise_to(model: ir.Model, target: int) -> ir.Model:
     """Return the model with its default opset at least at ``target``; its nodes are converted if need be.
 
+    What the network computes stays the same. Where the converters would change it, this project's rules take over
+    (:mod:`dcn_deploy.export.opset_changes`), or the node is refused by name.
+
     Raises:
-        UnsupportedError: if the converters cannot do it.
+        UnsupportedError: if that cannot be done.
     """
     current = model.opset_imports.get("")
     if current is None:
@@ -51,17 +59,72 @@ def raise_to(model: ir.Model, target: int) -> ir.Model:
     if current >= target:
         return model
     try:
-        if current < _ONNXSCRIPT_SINCE:
-            model = _raise_with_onnx(model, min(target, _ONNXSCRIPT_SINCE))
-        if target > _ONNXSCRIPT_SINCE:
-            from onnxscript import version_converter
-
-            version_converter.convert_version(model, target, fallback=True)
+        return _raised(model, current, target)
     except Exception as error:  # each converter has its own errors
-        raise UnsupportedError(_message(current, target, f"{type(error).__name__}: {error}")) from error
-    if model.opset_imports.get("") != target:
-        raise UnsupportedError(_message(current, target, "the converter left it as it was"))
+        reason = str(error) if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {error}"
+        raise UnsupportedError(_message(current, target, reason)) from error
+
+
+def _raised(model: ir.Model, current: int, target: int) -> ir.Model:
+    from dcn_deploy.export.shape_inference import infer
+
+    if current < _OLDEST:
+        raise UnsupportedError(
+            f"the rules of broadcasting, Dropout and BatchNormalization changed with opset {_OLDEST}, below which ONNX "
+            "Runtime reads no file that the result could be compared with"
+        )
+    if model.functions:
+        from onnx_ir.passes.common import InlinePass
+
+        # The converter of the onnx package leaves functions out, that of onnxscript inlines them without their shapes.
+        model = InlinePass()(model).model
+    if opset_changes.needs_shapes(model, current, target):
+        infer(model)
+    opset_changes.check(model, current, target)
+    for stop in (*(stop for stop in opset_changes.STOPS if current < stop < target), target):
+        opset_changes.before(model, stop)
+        model = _converted(model, stop)
+        opset_changes.after(model, current, stop)
     return model
+
+
+def _converted(model: ir.Model, target: int) -> ir.Model:
+    """Return the model as the converters bring it to ``target``.
+
+    Raises:
+        UnsupportedError: if they leave something as it was.
+    """
+    if model.opset_imports[""] < _ONNXSCRIPT_SINCE:
+        model = _raise_with_onnx(model, min(target, _ONNXSCRIPT_SINCE))
+    if target > _ONNXSCRIPT_SINCE:
+        from onnxscript import version_converter
+
+        with _warnings_of("onnxscript.version_converter") as warnings:
+            version_converter.convert_version(model, target, fallback=True)
+        if warnings:
+            raise UnsupportedError(f"the converter says: {'; '.join(warnings)}")
+    if model.opset_imports.get("") != target:
+        raise UnsupportedError("the converter left it as it was")
+    return model
+
+
+@contextlib.contextmanager
+def _warnings_of(name: str) -> Iterator[list[str]]:
+    """Collect what a logger and those below it warn of, in place of printing it."""
+    logger, found = logging.getLogger(name), list[str]()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler, propagate = Collector(logging.WARNING), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
 
 
 def _raise_with_onnx(model: ir.Model, target: int) -> ir.Model:
