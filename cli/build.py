@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcn_deploy.cli.options import check_target, parse_names, parse_shapes, progress, result_console, write_json
+from dcn_deploy.cli.options import (
+    check_target,
+    parse_names,
+    parse_shapes,
+    progress,
+    reserved_stdout,
+    result_console,
+    write_json,
+)
 from dcn_deploy.errors import InvalidArgumentError, describe
 
 if TYPE_CHECKING:
@@ -106,7 +114,7 @@ def command(
         tf32=tf32,
         detailed=detailed,
     )
-    with progress("building", quiet=quiet) as advance:
+    with reserved_stdout(json_file), progress("building", quiet=quiet) as advance:
         result = build_engine(
             model, output, backend=backend, form=form, profiles=profiles, options=options, progress=advance
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dcn_deploy.cli.options import progress, result_console, write_json
+from dcn_deploy.cli.options import progress, reserved_stdout, result_console, write_json
 
 _MARKS = {"ok": ("ok", "green"), "missing": ("missing", "yellow"), "broken": ("broken", "red")}
 
@@ -26,7 +26,7 @@ def command(
 
     from dcn_deploy.runtime.diagnosis import examine
 
-    with progress("looking around", quiet=quiet):
+    with reserved_stdout(json_file), progress("looking around", quiet=quiet):
         diagnosis = examine()
     write_json(diagnosis, json_file)
     table = Table(show_header=False, box=None, padding=(0, 1))

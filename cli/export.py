@@ -11,6 +11,7 @@ from dcn_deploy.cli.options import (
     parse_dynamic,
     parse_shapes,
     progress,
+    reserved_stdout,
     result_console,
     write_json,
 )
@@ -58,7 +59,7 @@ def command(
     shapes, axes = parse_shapes(shape or []), parse_dynamic(dynamic or [])
     forms.check_form(form)
     model_files.check_output_path(output, "--output")
-    with progress("loading the network", quiet=quiet) as advance:
+    with reserved_stdout(json_file), progress("loading the network", quiet=quiet) as advance:
         resolved = models.resolve(model, weights)
         args, names = example_inputs(
             resolved.module,

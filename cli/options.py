@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Target of ``--json`` that means standard output.
 STDOUT = "-"
+_STDOUT_DESCRIPTOR, _STDERR_DESCRIPTOR = 1, 2
 
 
 def parse_names(values: Sequence[str]) -> list[str]:
@@ -152,6 +153,39 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+@contextmanager
+def reserved_stdout(*machine_targets: str | None) -> Iterator[None]:
+    """Keep standard output for JSON or CSV that goes there: whatever else is printed meanwhile goes to standard error.
+
+    That is what the code of a network prints, a runtime's library or a child process.
+
+    Args:
+        machine_targets: values of ``--json`` and the like.
+    """
+    if STDOUT not in machine_targets:
+        yield
+        return
+    sys.stdout.flush()
+    try:
+        kept = os.dup(_STDOUT_DESCRIPTOR)
+        os.dup2(_STDERR_DESCRIPTOR, _STDOUT_DESCRIPTOR)
+    except OSError:  # one of them is closed: then nothing but Python's own writes can be led elsewhere
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        # What was written to Python's first stream, or by C code, may still wait in a buffer.
+        import ctypes
+
+        sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, _STDOUT_DESCRIPTOR)
+        os.close(kept)
 
 
 def result_console(*machine_targets: str | None) -> Console:

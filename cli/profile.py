@@ -15,6 +15,7 @@ from dcn_deploy.cli.options import (
     parse_names,
     parse_shapes,
     progress,
+    reserved_stdout,
     result_console,
     write_json,
     write_text,
@@ -120,7 +121,7 @@ def command(
     )
     files = models or []
     backends = _backends(backend, files, source, weights)
-    with progress("loading", quiet=quiet) as advance:
+    with reserved_stdout(json_file, csv_file), progress("loading", quiet=quiet) as advance:
         network = _Network.found(source, weights, files) if "torch" in backends else None
         specs, shapes = _inputs(files, backends, network, parse_shapes(shape or []))
         names = tuple(spec.name for spec in specs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcn_deploy.cli.options import parse_names, parse_shapes, progress, result_console, write_json
+from dcn_deploy.cli.options import parse_names, parse_shapes, progress, reserved_stdout, result_console, write_json
 from dcn_deploy.errors import InvalidArgumentError, describe
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def command(
     from dcn_deploy.validation import validate_file
 
     make_feeds = _feeds(inputs, images, samples, seed, shape, batch, limit, mean, std)
-    with progress("validating") as advance:
+    with reserved_stdout(json), progress("validating") as advance:
         report = validate_file(
             model,
             parse_names(backend or []),

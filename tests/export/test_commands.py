@@ -138,3 +138,74 @@ def test_lint_exit_statuses(plugin_file: Path) -> None:
     assert (unknown.returncode, "target: expected one of" in unknown.stderr) == (2, True)
     unreadable = dcn_deploy("lint", "absent.onnx")
     assert (unreadable.returncode, "expected the path of an ONNX file" in unreadable.stderr) == (2, True)
+
+
+def test_lint_says_nothing_but_its_findings(in_folder: Path) -> None:
+    """onnx's shape inference complains of a domain without a version; the finding says so already."""
+    model = peers.model(cases.by_name("unequal"), form="plugin", opset=18)
+    del model.opset_import[1]
+    onnx.save(model, "in.onnx")
+    done = dcn_deploy("lint", "in.onnx", "--json", "-")
+    assert done.returncode == 1
+    assert [finding["rule"] for finding in json.loads(done.stdout)["findings"]] == ["domain-version"]
+    assert "Traceback" not in done.stderr
+    assert "WARNING" not in done.stderr.upper().replace("0 WARNING", "")
+
+
+def test_convert_and_lint_of_a_broken_file(in_folder: Path) -> None:
+    model = peers.model(cases.by_name("unequal"), form="plugin", opset=18)
+    model.graph.node[0].input[2] = "nowhere"
+    onnx.save(model, "in.onnx")
+    converted = dcn_deploy("convert", "in.onnx", "-o", "out.onnx", "--form", "decomposed")
+    assert converted.returncode == 2
+    assert "error: 'in.onnx' is broken: " in converted.stderr
+    assert not Path("out.onnx").exists()
+    linted = dcn_deploy("lint", "in.onnx")
+    assert linted.returncode == 1
+    assert "broken-graph" in linted.stdout
+    assert linted.stderr == ""
+
+
+NOISY = """
+import ctypes, os, sys
+import torch
+from dcn_deploy.nn import ModulatedDeformConv2d
+
+def noise(when):
+    print("python", when)
+    print("first stream", when, file=sys.__stdout__)
+    os.write(1, f"descriptor {when}\\n".encode())
+    ctypes.CDLL(None).puts(f"library {when}".encode())
+
+noise("import")
+
+class Network(ModulatedDeformConv2d):
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(4, 4, 3, padding=1)
+        noise("construction")
+
+    def forward(self, x):
+        print("python forward")
+        return super().forward(x)
+"""
+
+
+def test_json_on_stdout_is_alone_there_whatever_a_network_prints(in_folder: Path) -> None:
+    Path("noisy.py").write_text(NOISY)
+    exported = dcn_deploy("export", "noisy.py:Network", "--shape", "x=1,4,8,8", "-o", "out.onnx", "--json", "-")
+    validated = dcn_deploy("validate", "out.onnx", "--reference", "noisy.py:Network", "--json", "-")
+    timing = ("--backend", "torch", "--source", "noisy.py:Network", "--runs", 2, "--warmup", 1)
+    profiled = dcn_deploy("profile", "out.onnx", *timing, "--json", "-")
+    in_csv = dcn_deploy("profile", "out.onnx", *timing, "--no-memory", "--csv", "-")
+    for done in (exported, validated, profiled, in_csv):
+        assert done.returncode in (0, 1), done.stderr
+        for how in ("python", "first stream", "descriptor", "library"):
+            for when in ("import", "construction"):
+                assert f"{how} {when}" in done.stderr
+        assert "python forward" in done.stderr
+    for done in (exported, validated, profiled):
+        assert json.loads(done.stdout)
+    assert in_csv.stdout.splitlines()[0].count(",") > 3
+    without = dcn_deploy("export", "noisy.py:Network", "--shape", "x=1,4,8,8", "-o", "out.onnx")
+    assert "python import" in without.stdout
