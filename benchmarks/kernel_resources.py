@@ -43,11 +43,7 @@ class KnownSpill:
     why: str
 
 
-KNOWN_SPILLS = (
-    KnownSpill("fused_deform_conv2d<Tensor", ("75",), 32, "never started: SM 7.5 lacks the instructions"),
-    KnownSpill("fused_deform_conv2d<Simt<", ("90a",), 48, "ptxas's choice, at 168 registers of 255"),
-    KnownSpill("fused_deform_conv2d<TensorBFloat16, 64, 32", ("100",), 16, "ptxas's choice, at 80 registers of 255"),
-)
+KNOWN_SPILLS: tuple[KnownSpill, ...] = ()
 
 
 class MissingError(Exception):
