@@ -50,7 +50,7 @@ class ReferenceRunner(ModelRunner):
             spec.name for spec in onnx_model.input_specs(wide) if spec.dtype == np.dtype(np.float64)
         )
         try:
-            self._evaluator = ReferenceEvaluator(wide, new_ops=_operators())
+            self._evaluator = ReferenceEvaluator(wide, new_ops=[*_operators(), *_corrected(_opset(wide))])
         except Exception as error:
             # The evaluator raises RuntimeError, NotImplementedError and others for a node it does not know.
             raise BackendError(
@@ -178,6 +178,74 @@ def _operators() -> list[type]:
     ours = [named(schema, schema.op_type, schema.domain) for schema in OPERATORS.values()]
     standard = [named(schema, schema.standard.op_type, "") for schema in OPERATORS.values() if schema.standard]
     return [*ours, *standard, GridSample]
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard that a model is in."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def _corrected(opset: int) -> list[type]:
+    """Return operators that the evaluator of the onnx package computes otherwise than the standard says.
+
+    Below opset 13 ``Softmax`` and its like flatten their input to two dimensions at ``axis``, which is 1 by default;
+    below 16 ``RoiAlign`` has no offset of half a pixel. The sum of ``LRN`` reaches over (size − 1)/2 channels on either
+    side, one more above where that is not whole.
+    """
+    import numpy as np
+    from onnx.reference.op_run import OpRun
+    from onnx.reference.ops.op_roi_align import RoiAlign as EvaluatorRoiAlign
+
+    class LRN(OpRun):
+        op_domain = ""
+
+        def _run(self, x: Any, alpha: Any = None, beta: Any = None, bias: Any = None, size: Any = None) -> tuple[Any]:
+            square = np.zeros((x.shape[0], x.shape[1] + size - 1, *x.shape[2:]), dtype=np.float64)
+            before = (size - 1) // 2
+            square[:, before : before + x.shape[1]] = np.square(x, dtype=np.float64)
+            total = sum(square[:, start : start + x.shape[1]] for start in range(size))
+            return ((x / (float(bias) + float(alpha) / size * total) ** float(beta)).astype(x.dtype),)
+
+    class Flattening(OpRun):
+        op_domain = ""
+
+        def _rows(self, x: Any, axis: int) -> Any:
+            given = any(attribute.name == "axis" for attribute in self.onnx_node.attribute)
+            place = axis if given else 1
+            return x.reshape(int(np.prod(x.shape[: place % x.ndim if place < 0 else place])), -1)
+
+    class Softmax(Flattening):
+        def _run(self, x: Any, axis: Any = None) -> tuple[Any]:
+            rows = self._rows(x, axis)
+            powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+            return ((powers / powers.sum(axis=1, keepdims=True)).reshape(x.shape).astype(x.dtype),)
+
+    class LogSoftmax(Flattening):
+        def _run(self, x: Any, axis: Any = None) -> tuple[Any]:
+            rows = self._rows(x, axis)
+            below = rows - rows.max(axis=1, keepdims=True)
+            return ((below - np.log(np.exp(below).sum(axis=1, keepdims=True))).reshape(x.shape).astype(x.dtype),)
+
+    class Hardmax(Flattening):
+        def _run(self, x: Any, axis: Any = None) -> tuple[Any]:
+            rows = self._rows(x, axis)
+            one_hot = np.zeros_like(rows)
+            one_hot[np.arange(len(rows)), rows.argmax(axis=1)] = 1
+            return (one_hot.reshape(x.shape),)
+
+    class RoiAlign(EvaluatorRoiAlign):
+        def _run(self, *inputs: Any, **attributes: Any) -> tuple[Any]:
+            attributes["coordinate_transformation_mode"] = "output_half_pixel"
+            evaluate: Any = super()._run
+            result: tuple[Any] = evaluate(*inputs, **attributes)
+            return result
+
+    found: list[type] = [LRN]
+    if opset < 13:
+        found += [Softmax, LogSoftmax, Hardmax]
+    if opset < 16:
+        found.append(RoiAlign)
+    return found
 
 
 def grid_sample_2d(

@@ -262,3 +262,84 @@ def test_missing_external_data(tmp_path: Any, make_model: Any) -> None:
 def test_empty_batch(make_deformable: Any) -> None:
     model, feed = make_deformable()
     assert run(model, {name: array[:0] for name, array in feed.items()})["y"].shape == (0, 6, 4, 6)
+
+
+_OLD_OPSET = 11
+
+
+@pytest.mark.parametrize("opset", [_OLD_OPSET, 13])
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, 3, -1, -3])
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_softmax_and_its_like_are_those_of_their_opset(
+    op_type: str, axis: int | None, opset: int, make_model: Any, rng: Any
+) -> None:
+    """Below opset 13 they flatten: ONNX Runtime does, the evaluator of the onnx package does not."""
+    attributes = {} if axis is None else {"axis": axis}
+    model = make_model(
+        [helper.make_node(op_type, ["x"], ["y"], **attributes)],
+        [("x", TensorProto.FLOAT, [2, 3, 4, 5])],
+        [("y", TensorProto.FLOAT, [2, 3, 4, 5])],
+    )
+    _in_opset(model, opset)
+    _as_onnxruntime(model, {"x": rng.standard_normal((2, 3, 4, 5)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("opset", [_OLD_OPSET, 18])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
+def test_lrn_reaches_over_its_neighbours(size: int, opset: int, make_model: Any, rng: Any) -> None:
+    shape = [2, 6, 3, 4]
+    model = make_model(
+        [helper.make_node("LRN", ["x"], ["y"], size=size, alpha=0.5, beta=0.6, bias=1.5)],
+        [("x", TensorProto.FLOAT, shape)],
+        [("y", TensorProto.FLOAT, shape)],
+    )
+    _in_opset(model, opset)
+    if size % 2 == 0:  # ONNX Runtime takes odd ones only
+        x = rng.standard_normal(shape)
+        with runtime.create("reference", model) as runner:
+            y = runner.infer({"x": x})["y"]
+        for c in range(6):
+            near = x[:, max(0, c - (size - 1) // 2) : c + -(-(size - 1) // 2) + 1]
+            expected = x[:, c] / (1.5 + 0.5 / size * (near**2).sum(axis=1)) ** float(np.float32(0.6))
+            np.testing.assert_allclose(y[:, c], expected, rtol=1e-12)
+        return
+    _as_onnxruntime(model, {"x": rng.standard_normal(shape).astype(np.float32)})
+
+
+@pytest.mark.parametrize("opset", [10, 12, 16])
+def test_roi_align_has_half_a_pixel_since_opset_16(opset: int, make_model: Any, rng: Any) -> None:
+    model = make_model(
+        [
+            helper.make_node(
+                "RoiAlign", ["x", "rois", "image"], ["y"], output_height=3, output_width=3, sampling_ratio=2
+            )
+        ],
+        [
+            ("x", TensorProto.FLOAT, [1, 2, 9, 9]),
+            ("rois", TensorProto.FLOAT, [2, 4]),
+            ("image", TensorProto.INT64, [2]),
+        ],
+        [("y", TensorProto.FLOAT, [2, 2, 3, 3])],
+    )
+    _in_opset(model, opset)
+    feed = {
+        "x": rng.standard_normal((1, 2, 9, 9)).astype(np.float32),
+        "rois": np.array([[0.5, 1, 6, 7], [2, 2, 8, 5]], dtype=np.float32),
+        "image": np.zeros(2, dtype=np.int64),
+    }
+    _as_onnxruntime(model, feed)
+
+
+def _in_opset(model: Any, opset: int) -> None:
+    for entry in model.opset_import:
+        if entry.domain == "":
+            entry.version = opset
+    model.ir_version = 8
+
+
+def _as_onnxruntime(model: Any, feed: dict[str, Any]) -> None:
+    results = []
+    for backend in ("reference", "onnxruntime"):
+        with runtime.create(backend, model) as runner:
+            results.append(runner.infer(feed)["y"])
+    np.testing.assert_allclose(results[0], results[1], rtol=2e-5, atol=2e-6)
