@@ -167,13 +167,34 @@ def network_oracle(
             )
     runner = runtime.create(
         "torch",
-        module,
+        _widened(module),
         options=options,
         input_names=tuple(spec.name for spec in subject.inputs),
         output_names=subject.outputs,
     )
     loaded = f" with {weights.name}" if weights is not None else ""
     return Oracle(f"the PyTorch network {spec}{loaded} in float32", runner, spec=spec, notes=tuple(notes))
+
+
+def _widened(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a network whose half-precision weights are float32, of the same values; the network itself if none are."""
+    import copy
+
+    import torch
+
+    def is_half(tensor: torch.Tensor) -> bool:
+        return tensor.dtype in (torch.float16, torch.bfloat16)
+
+    if not any(map(is_half, (*module.parameters(), *module.buffers()))):
+        return module
+    module = copy.deepcopy(module)
+    for parameter in filter(is_half, module.parameters()):
+        parameter.data = parameter.data.float()
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if is_half(buffer):
+                setattr(part, name, buffer.float())
+    return module
 
 
 def _recorded_weights(model: Path, name: str | None) -> Path | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -201,6 +203,42 @@ def test_files_that_are_no_model(run, tmp_path):
     status, _, err = run(tmp_path / "text.onnx")
     assert status == 2
     assert "expected an ONNX model" in err
+
+
+HALF = """
+import torch
+from torch import nn
+from dcn_deploy.nn import ModulatedDeformConv2d
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.deformable = ModulatedDeformConv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.deformable(self.norm(self.stem(x)).relu())
+
+def half():
+    return Network().eval().half()
+"""
+
+
+@needs_library
+@pytest.mark.slow
+def test_a_network_in_half_precision_is_compared_in_float32(run, tmp_path):
+    (tmp_path / "networks.py").write_text(HALF)
+    source, file = f"{tmp_path / 'networks.py'}:half", tmp_path / "half.onnx"
+    command = [sys.executable, "-m", "dcn_deploy.cli.main", "export", source, "-o", str(file), "--shape", "x=1,3,12,14"]
+    subprocess.run(command, check=True, capture_output=True)
+    status, out, err = run(file, "--json", "-")
+    assert status == 0, out + err
+    content = json.loads(out)
+    assert content["oracle"].endswith("in float32")
+    # That of half precision: nothing else was rounded.
+    assert 1e-5 < content["candidates"][0]["outputs"][0]["worst"]["relative_rms"] < 3e-3
 
 
 @pytest.mark.slow
