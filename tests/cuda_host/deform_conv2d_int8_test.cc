@@ -141,13 +141,10 @@ std::vector<T> in_layout(Layout layout, const std::vector<T>& values, std::int64
 std::vector<double> run(const Inputs& in, const Variant& variant, const Ending& ending) {
   const DeformConv2dParams& p = in.params;
   DeformConv2dOptions options;
-  options.algorithm = variant.algorithm;
-  options.tile = variant.tile;
   options.y_dtype = ending.y_dtype;
   options.y_scale = ending.y_scale;
   DeformConv2dPlan plan;
-  Status status = plan_deform_conv2d(p, DType::kInt8, variant.x_layout, variant.y_layout, h100(),
-                                     options, &plan);
+  Status status = plan_variant(p, DType::kInt8, variant, options, &plan);
   EXPECT_TRUE(status.ok()) << status.message;
   if (!status.ok()) return {};
   EXPECT_LE(plan.shared_bytes, h100().shared_bytes_per_block);

@@ -28,14 +28,16 @@ std::string describe(const Variant& variant, const testing::DeformConv2dStorage&
   constexpr const char* kAlgorithms[] = {"auto", "tensor", "simt", "direct"};
   constexpr const char* kLayouts[] = {"NCHW", "NHWC"};
   return std::string(kAlgorithms[static_cast<int>(variant.algorithm)]) + " " +
-         std::to_string(variant.tile.rows) + "x" + std::to_string(variant.tile.pixels) + " " +
-         kLayouts[static_cast<int>(variant.x_layout)] + " to " +
-         kLayouts[static_cast<int>(variant.y_layout)] + (variant.unaligned ? " unaligned" : "") +
-         ", features " + name_of(storage.features) + ", offset " + name_of(storage.offset) +
-         ", mask " + name_of(storage.mask);
+         std::to_string(variant.tile.rows) + "x" + std::to_string(variant.tile.pixels) + "/" +
+         std::to_string(variant.splits) + " " + kLayouts[static_cast<int>(variant.x_layout)] +
+         " to " + kLayouts[static_cast<int>(variant.y_layout)] +
+         (variant.unaligned ? " unaligned" : "") + ", features " + name_of(storage.features) +
+         ", offset " + name_of(storage.offset) + ", mask " + name_of(storage.mask);
 }
 
 std::vector<Variant> all_variants(DType dtype) {
+  // Powers of two are what plans choose; the others leave shares of unequal length more often.
+  constexpr int kSplits[] = {2, 3, 8, 5};
   std::vector<Variant> variants;
   for (const Algorithm algorithm : {Algorithm::kTensor, Algorithm::kSimt, Algorithm::kDirect}) {
     int count = 0;
@@ -51,6 +53,9 @@ std::vector<Variant> all_variants(DType dtype) {
                            : layout == Layout::kNchw ? Layout::kNhwc
                                                      : Layout::kNchw;
         variants.push_back(variant);
+        if (algorithm == Algorithm::kDirect) continue;
+        variant.splits = kSplits[(i + (layout == Layout::kNhwc ? 1 : 0)) % 4];
+        variants.push_back(variant);
       }
     }
   }
@@ -60,12 +65,31 @@ std::vector<Variant> all_variants(DType dtype) {
 std::vector<Variant> few_variants(DType dtype) {
   std::vector<Variant> few;
   for (const Variant& variant : all_variants(dtype)) {
-    if (variant.x_layout != Layout::kNhwc) continue;
-    // The last tile of each algorithm, which is the smallest.
-    if (!few.empty() && few.back().algorithm == variant.algorithm) few.pop_back();
-    few.push_back(variant);
+    int count = 0;
+    const Tile& smallest = deform_conv2d_tiles(variant.algorithm, &count)[count - 1];
+    if (variant.x_layout == Layout::kNhwc && variant.tile.rows == smallest.rows &&
+        variant.tile.pixels == smallest.pixels) {
+      few.push_back(variant);
+    }
   }
   return few;
+}
+
+Status plan_variant(const DeformConv2dParams& params, DType dtype, const Variant& variant,
+                    DeformConv2dOptions options, DeformConv2dPlan* plan) {
+  options.allow_tf32 = variant.allow_tf32;
+  options.algorithm = variant.algorithm;
+  options.tile = variant.tile;
+  options.splits = std::min(variant.splits, 1);
+  const auto make = [&] {
+    return plan_deform_conv2d(params, dtype, variant.x_layout, variant.y_layout, h100(), options,
+                              plan);
+  };
+  DCN_DEPLOY_RETURN_IF_ERROR(make());
+  if (variant.splits < 2) return {};
+  const std::int64_t steps = params.kernel_h * params.kernel_w * plan->chunks;
+  options.splits = static_cast<int>(std::min<std::int64_t>(variant.splits, steps));
+  return make();
 }
 
 DType bound_of(const Variant& variant, DType dtype) {
@@ -73,7 +97,7 @@ DType bound_of(const Variant& variant, DType dtype) {
                                                                              : dtype;
 }
 
-Device h100() { return {90, 132, 227 * 1024}; }
+Device h100() { return {90, 132, 227 * 1024, 8}; }
 
 Problem::Problem(const DeformConv2dParams& params, const testing::DeformConv2dValues& values,
                  const testing::DeformConv2dStorage& storage)
@@ -119,17 +143,11 @@ std::vector<double> Problem::reference() const {
 }
 
 std::vector<double> Problem::run(const Variant& variant, Status* status) const {
-  const Device device = h100();
-  DeformConv2dOptions options;
-  options.allow_tf32 = variant.allow_tf32;
-  options.algorithm = variant.algorithm;
-  options.tile = variant.tile;
   DeformConv2dPlan plan;
-  Status done = plan_deform_conv2d(params_, storage_.features, variant.x_layout, variant.y_layout,
-                                   device, options, &plan);
+  Status done = plan_variant(params_, storage_.features, variant, {}, &plan);
   EXPECT_TRUE(done.ok()) << done.message;
   if (!done.ok()) return {};
-  EXPECT_LE(plan.shared_bytes, device.shared_bytes_per_block);
+  EXPECT_LE(plan.shared_bytes, h100().shared_bytes_per_block);
 
   GuardedBytes packed(plan.packed_bytes);
   // NaN in every type: what packing leaves out is seen.

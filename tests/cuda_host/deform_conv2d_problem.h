@@ -19,7 +19,8 @@ namespace cuda {
 // One way to compute it.
 struct Variant {
   Algorithm algorithm = Algorithm::kAuto;
-  Tile tile;  // of zeros: chosen by the plan
+  Tile tile;       // of zeros: chosen by the plan
+  int splits = 1;  // 0: chosen by the plan
   bool allow_tf32 = false;
   Layout x_layout = Layout::kNchw;
   Layout y_layout = Layout::kNchw;
@@ -29,10 +30,16 @@ struct Variant {
 
 std::string describe(const Variant& variant, const testing::DeformConv2dStorage& storage);
 
-// Every kernel for a type, once: algorithm × tile × layout of X. The layout of Y alternates.
+// Every kernel for a type: algorithm × tile × layout of X. The layout of Y alternates. The fused
+// ones with a block for each tile, and with several that share its sum.
 std::vector<Variant> all_variants(DType dtype);
-// One for each algorithm, in NHWC.
+// Those of each algorithm's smallest tile, in NHWC.
 std::vector<Variant> few_variants(DType dtype);
+
+// The plan of a variant on an H100, with at most as many blocks for a sum as that has steps;
+// `options` hold what a variant does not.
+Status plan_variant(const DeformConv2dParams& params, DType dtype, const Variant& variant,
+                    DeformConv2dOptions options, DeformConv2dPlan* plan);
 
 // The type whose bound holds: TF32 is as good as float16.
 DType bound_of(const Variant& variant, DType dtype);

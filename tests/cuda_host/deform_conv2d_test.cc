@@ -403,11 +403,8 @@ TEST_F(CudaDeformConv2d, IndicesPastTwoToThe31) {
       if (variant.x_layout != layout) continue;
       variant.y_layout = layout;
       SCOPED_TRACE(describe(variant, float32_offsets(kDType)));
-      DeformConv2dOptions options;
-      options.algorithm = variant.algorithm;
-      options.tile = variant.tile;
       DeformConv2dPlan plan;
-      ASSERT_TRUE(plan_deform_conv2d(p, kDType, layout, layout, h100(), options, &plan).ok());
+      ASSERT_TRUE(plan_variant(p, kDType, variant, {}, &plan).ok());
       testing::GuardedBytes packed(plan.packed_bytes);
       host::configure({});
       ASSERT_TRUE(pack_deform_conv2d_weights(plan, weight.data(), packed.data(), nullptr).ok());
@@ -420,9 +417,9 @@ TEST_F(CudaDeformConv2d, IndicesPastTwoToThe31) {
       tensors.y = y.data();
       host::Settings settings;
       // Tiles of 32 pixels or rows take more than one.
-      settings.last_blocks =
-          static_cast<std::uint64_t>((kPixels + variant.tile.pixels - 1) / variant.tile.pixels *
-                                     ((kChannels + variant.tile.rows - 1) / variant.tile.rows));
+      settings.last_blocks = static_cast<std::uint64_t>(
+          (kPixels + variant.tile.pixels - 1) / variant.tile.pixels *
+          ((kChannels + variant.tile.rows - 1) / variant.tile.rows) * plan.splits);
       host::configure(settings);
       const Status status = deform_conv2d(plan, tensors, packed.data(), nullptr);
       ASSERT_TRUE(status.ok()) << status.message;
@@ -444,9 +441,10 @@ Status plan_of(const DeformConv2dParams& params, DType dtype, const Device& devi
 
 TEST_F(CudaDeformConv2d, PlansFitTheirDevice) {
   // Compute capability and the most shared memory of a block.
-  constexpr Device kDevices[] = {
-      {75, 40, 64 * 1024},   {80, 108, 163 * 1024},  {86, 84, 99 * 1024},  {89, 128, 99 * 1024},
-      {90, 132, 227 * 1024}, {100, 148, 227 * 1024}, {120, 170, 99 * 1024}};
+  constexpr Device kDevices[] = {{75, 40, 64 * 1024, 1},   {80, 108, 163 * 1024, 1},
+                                 {86, 84, 99 * 1024, 1},   {89, 128, 99 * 1024, 1},
+                                 {90, 132, 227 * 1024, 8}, {100, 148, 227 * 1024, 8},
+                                 {120, 170, 99 * 1024, 8}};
   for (const Device& device : kDevices) {
     SCOPED_TRACE(device.compute_capability);
     for (const DeformConv2dCase& c : all_cases()) {
@@ -460,6 +458,8 @@ TEST_F(CudaDeformConv2d, PlansFitTheirDevice) {
           ASSERT_TRUE(status.ok()) << status.message;
           EXPECT_LE(plan.shared_bytes, device.shared_bytes_per_block);
           EXPECT_NE(plan.algorithm, Algorithm::kAuto);
+          EXPECT_GE(plan.splits, 1);
+          EXPECT_LE(plan.splits, device.cluster_blocks);
           if (device.compute_capability < 80 || (dtype == DType::kFloat32 && !allow_tf32)) {
             EXPECT_NE(plan.algorithm, Algorithm::kTensor);
           }
@@ -467,6 +467,37 @@ TEST_F(CudaDeformConv2d, PlansFitTheirDevice) {
       }
     }
   }
+}
+
+// Where tiles are fewer than multiprocessors, and only there, blocks share a tile's sum.
+TEST_F(CudaDeformConv2d, SharesSumsWhereTilesAreFew) {
+  const auto plan_for = [](std::int64_t batch, std::int64_t channels, std::int64_t size,
+                           const Device& device) {
+    DeformConv2dCase c{"", batch, channels, size, size, channels, 3, 3, 1,
+                       1,  1,     1,        1,    1,    1,        1, 1, 1};
+    DeformConv2dPlan plan;
+    const Status status = plan_of(params_of(c), DType::kFloat16, device, {}, &plan);
+    EXPECT_TRUE(status.ok()) << status.message;
+    return plan;
+  };
+  const auto blocks = [](const DeformConv2dPlan& plan) {
+    const std::int64_t pixels = plan.params.batch * plan.params.out_h * plan.params.out_w;
+    return (pixels + plan.tile.pixels - 1) / plan.tile.pixels *
+           ((plan.params.out_channels + plan.tile.rows - 1) / plan.tile.rows) * plan.splits;
+  };
+  const Device without{80, 108, 163 * 1024, 1};
+  for (const std::int64_t size : {7, 14, 28}) {
+    SCOPED_TRACE(size);
+    const DeformConv2dPlan plan = plan_for(1, 128 * (28 / size), size, h100());
+    EXPECT_GT(plan.splits, 1);
+    // Half of the multiprocessors at least have something to do.
+    EXPECT_GE(2 * blocks(plan), h100().multiprocessors);
+    EXPECT_EQ(plan_for(1, 128 * (28 / size), size, without).splits, 1);
+  }
+  // Nine thousand pixels are enough tiles for any GPU.
+  const DeformConv2dPlan large = plan_for(8, 256, 192, h100());
+  EXPECT_EQ(large.splits, 1);
+  EXPECT_EQ(large.tile.rows, 256);
 }
 
 TEST_F(CudaDeformConv2d, RefusesWhatItCannotIndexOrHas) {
@@ -484,14 +515,28 @@ TEST_F(CudaDeformConv2d, RefusesWhatItCannotIndexOrHas) {
   EXPECT_EQ(refusal(large, h100(), {}),
             "batch: expected at most 2^31 - 1 on a GPU, got 2147483648");
   large = fits;
+  large.batch = 1 << 28;
+  EXPECT_EQ(refusal(large, h100(), {}),
+            "taps of all offset groups of all images: expected at most 2^31 - 1 on a GPU, got "
+            "2415919104");
+  large = fits;
   large.in_h = 1 << 16;
   large.in_w = 1 << 15;
   EXPECT_EQ(refusal(large, h100(), {}),
             "pixels of a channel of X: expected at most 2^31 - 1 on a GPU, got 2147483648");
   DeformConv2dOptions options;
   options.algorithm = Algorithm::kTensor;
-  EXPECT_EQ(refusal(fits, {75, 40, 64 * 1024}, options),
+  EXPECT_EQ(refusal(fits, {75, 40, 64 * 1024, 1}, options),
             "tensor cores: expected compute capability 8.0 or later, got 7.5");
+  options.splits = 2;
+  EXPECT_EQ(refusal(fits, {80, 108, 163 * 1024, 1}, options),
+            "blocks that share a sum: expected at most 1, of a device with clusters of 1 and a sum "
+            "of 27 steps, got 2");
+  options.splits = 9;
+  EXPECT_EQ(refusal(fits, h100(), options),
+            "blocks that share a sum: expected at most 8, of a device with clusters of 8 and a sum "
+            "of 27 steps, got 9");
+  options.splits = 0;
   options.tile = {48, 48};
   EXPECT_NE(refusal(fits, h100(), options).find("tile of 48x48: expected one that exists"),
             std::string::npos);

@@ -28,6 +28,8 @@ enum Fault {
   kCoordinatesInHalf = 5,
   kNoBarrierAfterLocating = 6,
   kNoBarrierAfterRoIPoolBins = 7,
+  kNoBarrierBeforeOthersSums = 8,
+  kNoBarrierAfterOthersSums = 9,
 };
 
 class CudaFaults : public HostDeviceTest {
@@ -104,6 +106,21 @@ TEST_F(CudaFaults, MissingWaitForTheWeights) {
       expect_found(kNoWaitForWeights, {host::Violation::kInFlight},
                    [&](Status* status) { tested.run(variant, status); });
     }
+  }
+}
+
+// Of blocks that share a tile's sum.
+TEST_F(CudaFaults, MissingBarriersOfTheCluster) {
+  const Problem tested = problem(DType::kFloat16);
+  for (const Variant& variant : all_variants(DType::kFloat16)) {
+    // Both layouts of Y are among them.
+    if (variant.splits == 1 || variant.x_layout == Layout::kNchw) continue;
+    SCOPED_TRACE(describe(variant, tested.storage()));
+    expect_found(kNoBarrierBeforeOthersSums,
+                 {host::Violation::kRace, host::Violation::kUninitialized},
+                 [&](Status* status) { tested.run(variant, status); });
+    expect_found(kNoBarrierAfterOthersSums, {host::Violation::kRace},
+                 [&](Status* status) { tested.run(variant, status); });
   }
 }
 

@@ -106,6 +106,68 @@ TEST_F(HostSchedule, LaneBeyondTheWarpIsFound) {
   EXPECT_TRUE(found(host::Violation::kOutOfBounds, "expected a lane of 0 to 31, got 32"));
 }
 
+// Each block gives its first output to the block before it.
+__global__ void pass_on(int* out, bool barrier_by_all) {
+  DCN_DEPLOY_DYNAMIC_SHARED(shared);
+  const auto thread = static_cast<int>(threadIdx.x);
+  auto* mine = reinterpret_cast<int32_t*>(shared) + thread;
+  const auto block = static_cast<int>(blockIdx.x);
+  shared_store(mine, static_cast<int32_t>(1000 * block + thread));
+  if (barrier_by_all || thread != 5 || block % 4 != 3) cluster_barrier();
+  out[block * static_cast<int>(blockDim.x) + thread] = cluster_load(mine, (block + 1) % 4);
+  cluster_barrier();
+}
+
+TEST_F(HostSchedule, BlocksOfAClusterMeetAndReadEachOther) {
+  for (const host::Settings& settings : all_orders()) {
+    host::configure(settings);
+    std::vector<int> out(12 * 64, -1);
+    const host::Counters before = host::counters();
+    ASSERT_TRUE(launch_clusters(&pass_on, dim3(12), dim3(64), 4, std::size_t{256}, nullptr,
+                                out.data(), true)
+                    .ok());
+    EXPECT_EQ(host::counters().blocks - before.blocks, 12);
+    EXPECT_EQ(host::counters().cluster_barriers - before.cluster_barriers, 6);
+    for (int block = 0; block < 12; ++block) {
+      const int next = block / 4 * 4 + (block + 1) % 4;
+      for (int thread = 0; thread < 64; ++thread) {
+        ASSERT_EQ(out[static_cast<std::size_t>(64 * block + thread)], 1000 * next + thread);
+      }
+    }
+    EXPECT_FALSE(launch_clusters(&pass_on, dim3(4), dim3(64), 4, std::size_t{256}, nullptr,
+                                 out.data(), false)
+                     .ok());
+    // The thread goes on to read what it should have waited for, or is missed at the barrier.
+    EXPECT_EQ(host::take_findings().size(), 1u);
+  }
+}
+
+__global__ void leave_before_the_cluster() {
+  if (blockIdx.x == 2 && threadIdx.x == 1) return;
+  cluster_barrier();
+}
+
+TEST_F(HostSchedule, ThreadMissedByItsClusterIsFound) {
+  for (const host::Settings& settings : all_orders()) {
+    host::configure(settings);
+    EXPECT_FALSE(launch_clusters(&leave_before_the_cluster, dim3(4), dim3(32), 4, 0, nullptr).ok());
+    EXPECT_TRUE(found(host::Violation::kDivergence,
+                      "expected all 128 threads of the cluster, got 127; thread (1, 0, 0) has "
+                      "returned"));
+  }
+}
+
+TEST_F(HostSchedule, LastBlocksAreWholeClusters) {
+  host::Settings settings;
+  settings.last_blocks = 3;
+  host::configure(settings);
+  std::vector<int> out(12 * 32, -1);
+  ASSERT_TRUE(
+      launch_clusters(&pass_on, dim3(12), dim3(32), 4, std::size_t{128}, nullptr, out.data(), true)
+          .ok());
+  for (std::size_t i = 0; i < out.size(); ++i) EXPECT_EQ(out[i] == -1, i < 8 * 32) << i;
+}
+
 enum class Divergence {
   kNone,
   kReturnsEarly,
@@ -184,6 +246,14 @@ TEST_F(HostSchedule, LaunchesThatNoGpuTakesAreRefused) {
   refused(dim3(1u << 31), dim3(32), 0, "expected a grid of 1 to 2147483647");
   refused(dim3(1), dim3(32), 227 * 1024 + 1, "at most 232448 bytes of shared memory, got 232449");
   EXPECT_TRUE(launch(&nothing, dim3(1), dim3(1024), 227 * 1024, nullptr).ok());
+
+  EXPECT_FALSE(launch_clusters(&nothing, dim3(9), dim3(32), 9, 0, nullptr).ok());
+  EXPECT_TRUE(found(host::Violation::kLaunch, "expected a cluster of 1 to 8 blocks"));
+  EXPECT_FALSE(launch_clusters(&nothing, dim3(6), dim3(32), 4, 0, nullptr).ok());
+  EXPECT_TRUE(found(host::Violation::kLaunch, "a grid of whole clusters, got 4, of 6"));
+  EXPECT_FALSE(launch_clusters(&nothing, dim3(8), dim3(512), 8, 0, nullptr).ok());
+  EXPECT_TRUE(found(host::Violation::kLaunch, "at most 64 warps of a cluster"));
+  EXPECT_TRUE(launch_clusters(&nothing, dim3(8), dim3(256), 8, 227 * 1024, nullptr).ok());
 }
 
 __global__ void come_by_a_fault(int* out) {

@@ -315,7 +315,7 @@ enum class Mistake {
 
 // Each thread copies 16 bytes, reversed among the threads of the block; out[i] is what the next
 // thread's copy brought.
-__global__ void copy(Mistake mistake, const Vec16* global, bool valid, Vec16* out) {
+__global__ void copy(Mistake mistake, const Vec16* global, Vec16* out) {
   DCN_DEPLOY_DYNAMIC_SHARED(shared);
   auto* mine = reinterpret_cast<Vec16*>(shared) + threadIdx.x;
   const unsigned next = (threadIdx.x + 1) % blockDim.x;
@@ -325,8 +325,8 @@ __global__ void copy(Mistake mistake, const Vec16* global, bool valid, Vec16* ou
     block_barrier();
     shared_load(reinterpret_cast<const Vec16*>(shared) + next);
   }
-  copy_async_16(mine, source + (mistake == Mistake::kUnaligned ? 4 : 0), valid);
-  if (mistake == Mistake::kTwice) copy_async_16(mine, source, valid);
+  copy_async_16(mine, source + (mistake == Mistake::kUnaligned ? 4 : 0));
+  if (mistake == Mistake::kTwice) copy_async_16(mine, source);
   if (mistake != Mistake::kNoCommit) copy_async_commit();
   if (mistake == Mistake::kOwnReadTooEarly) shared_load(mine);
   if (mistake == Mistake::kWaitTooFew) {
@@ -345,7 +345,7 @@ TEST_F(HostSharedMemory, AsyncCopiesArriveByTheirWait) {
   std::vector<Vec16> out(64);
   const auto run = [&](Mistake mistake) {
     return launch(&copy, dim3(1), dim3(64), std::size_t{1024}, nullptr, mistake, global.data(),
-                  true, out.data());
+                  out.data());
   };
   for (const host::Settings& settings : all_orders()) {
     host::configure(settings);
@@ -353,12 +353,6 @@ TEST_F(HostSharedMemory, AsyncCopiesArriveByTheirWait) {
     for (std::uint32_t i = 0; i < 64; ++i) {
       ASSERT_EQ(std::memcmp(&out[i], &global[(i + 1) % 64], sizeof(Vec16)), 0);
     }
-    // Not valid: zeros, and the address is not looked at.
-    ASSERT_TRUE(launch(&copy, dim3(1), dim3(64), std::size_t{1024}, nullptr, Mistake::kUnaligned,
-                       static_cast<const Vec16*>(nullptr), false, out.data())
-                    .ok());
-    for (const Vec16& value : out) EXPECT_EQ(value.x | value.y | value.z | value.w, 0u);
-
     for (const Mistake mistake :
          {Mistake::kNoWait, Mistake::kWaitTooFew, Mistake::kNoCommit, Mistake::kOwnReadTooEarly}) {
       SCOPED_TRACE(static_cast<int>(mistake));
@@ -381,15 +375,91 @@ TEST_F(HostSharedMemory, AsyncCopiesArriveByTheirWait) {
   }
 }
 
+enum class ClusterMistake {
+  kNone,
+  kReadTooEarly,  // no barrier of the cluster after the write: one of the block will not do
+  kOverwrite,     // none before the next write
+  kEnd,           // none before the block that is read ends
+  kNeverWritten,
+  kBeyond,  // a block that the cluster has not
+  kOutOfBounds,
+  kCopyUnderWay,
+};
+
+__global__ void read_each_other(ClusterMistake mistake, const Vec16* global) {
+  DCN_DEPLOY_DYNAMIC_SHARED(shared);
+  auto* words = reinterpret_cast<std::int32_t*>(shared);
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto other = static_cast<int>(1 - blockIdx.x);
+  shared_store(words + 4 * thread, thread);
+  if (mistake == ClusterMistake::kCopyUnderWay) {
+    block_barrier();
+    copy_async_16(words + 4 * thread, global);
+    copy_async_commit();
+  }
+  if (mistake == ClusterMistake::kReadTooEarly) {
+    block_barrier();
+  } else {
+    cluster_barrier();
+  }
+  cluster_load(words + 4 * thread +
+                   (mistake == ClusterMistake::kNeverWritten  ? 1
+                    : mistake == ClusterMistake::kOutOfBounds ? 4 * 32
+                                                              : 0),
+               mistake == ClusterMistake::kBeyond ? 2 : other);
+  if (mistake == ClusterMistake::kOverwrite) {
+    block_barrier();
+    shared_store(words + 4 * thread, 2);
+  }
+  copy_async_wait<0>();
+  if (mistake != ClusterMistake::kEnd) cluster_barrier();
+  // Its own shared memory is ordered by a barrier of the block.
+  shared_store(words + 4 * thread, 3);
+  block_barrier();
+  cluster_load(words + 4 * (31 - thread), static_cast<int>(blockIdx.x));
+}
+
+TEST_F(HostSharedMemory, MistakesOfClustersAreFoundInAnyOrder) {
+  const std::vector<Vec16> global(1);
+  const auto run = [&](ClusterMistake mistake) {
+    return launch_clusters(&read_each_other, dim3(2), dim3(32), 2, std::size_t{512}, nullptr,
+                           mistake, global.data())
+        .ok();
+  };
+  for (const host::Settings& settings : all_orders()) {
+    host::configure(settings);
+    EXPECT_TRUE(run(ClusterMistake::kNone));
+    EXPECT_FALSE(run(ClusterMistake::kReadTooEarly));
+    // Of a block that has not begun nothing is written yet.
+    const std::vector<host::Finding> findings = host::take_findings();
+    ASSERT_EQ(findings.size(), 1u);
+    EXPECT_TRUE(findings[0].violation == host::Violation::kRace ||
+                findings[0].violation == host::Violation::kUninitialized)
+        << findings[0].message;
+    EXPECT_FALSE(run(ClusterMistake::kOverwrite));
+    EXPECT_TRUE(found(host::Violation::kRace, "expected a barrier of the cluster after"));
+    EXPECT_FALSE(run(ClusterMistake::kEnd));
+    EXPECT_TRUE(found(host::Violation::kRace, "expected a barrier of the cluster"));
+    EXPECT_FALSE(run(ClusterMistake::kNeverWritten));
+    EXPECT_TRUE(found(host::Violation::kUninitialized, "to be written"));
+    EXPECT_FALSE(run(ClusterMistake::kBeyond));
+    EXPECT_TRUE(found(host::Violation::kOutOfBounds, "expected a block of 0 to 1, got 2"));
+    EXPECT_FALSE(run(ClusterMistake::kOutOfBounds));
+    EXPECT_TRUE(found(host::Violation::kOutOfBounds, "within the block's 512 bytes"));
+    EXPECT_FALSE(run(ClusterMistake::kCopyUnderWay));
+    EXPECT_TRUE(found(host::Violation::kRace, "expected a barrier of the cluster after the write"));
+  }
+}
+
 // Three groups of one copy each, the middle one empty; waits that leave 2, 1 and 0.
 __global__ void copy_in_groups(const Vec16* global, std::uint32_t* out, bool peek) {
   DCN_DEPLOY_DYNAMIC_SHARED(shared);
   if (threadIdx.x != 0) return;
   auto* places = reinterpret_cast<Vec16*>(shared);
-  copy_async_16(places, global, true);
+  copy_async_16(places, global);
   copy_async_commit();
   copy_async_commit();
-  copy_async_16(places + 1, global + 1, true);
+  copy_async_16(places + 1, global + 1);
   copy_async_commit();
   copy_async_wait<2>();
   out[0] = shared_load(places).x;

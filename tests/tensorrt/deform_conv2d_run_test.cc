@@ -359,9 +359,10 @@ TEST_F(DeformConv2dRuns, WorkspaceGrowsWithTheWeightsAlone) {
     const PluginPointer plugin = create(creator("DeformConv2d"), fields_of(c));
     bytes.push_back(workspace_bytes(*plugin, layer.tensors()));
   }
-  // At least W itself in float32, and rows rounded up to 16.
+  // At least W itself in float32; at most with rows rounded up to 16, and those of the widest tile
+  // behind the last.
   EXPECT_GE(bytes[0], std::size_t{24 * 40 * 6 * 4});
-  EXPECT_LE(bytes[0], std::size_t{32 * 48 * 6 * 4});
+  EXPECT_LE(bytes[0], std::size_t{32 * 48 * 6 * 4 + (256 - 16) * 64});
   EXPECT_EQ(bytes[1], bytes[0]);
   EXPECT_GT(bytes[2], bytes[0]);
 }

@@ -69,7 +69,9 @@ Status check_request(const DcnDeployCudaConv2d& r) {
   DCN_DEPLOY_RETURN_IF_ERROR(check_choice("algorithm", r.algorithm, kLastAlgorithm));
   constexpr std::int64_t kLargestTile = 1 << 16;
   DCN_DEPLOY_RETURN_IF_ERROR(check_choice("tile_rows", r.tile_rows, kLargestTile));
-  return check_choice("tile_pixels", r.tile_pixels, kLargestTile);
+  DCN_DEPLOY_RETURN_IF_ERROR(check_choice("tile_pixels", r.tile_pixels, kLargestTile));
+  constexpr std::int64_t kMostSplits = 1 << 16;
+  return check_choice("splits", r.splits, kMostSplits);
 }
 
 // The request's sizes and attributes, through the same checks as everybody's.
@@ -113,10 +115,12 @@ Status plan(const DcnDeployCudaConv2d& r, const DcnDeployCudaDevice& d,
   device.compute_capability = static_cast<int>(d.compute_capability);
   device.multiprocessors = static_cast<int>(d.multiprocessors);
   device.shared_bytes_per_block = static_cast<std::size_t>(d.shared_bytes_per_block);
+  device.cluster_blocks = static_cast<int>(d.cluster_blocks);
   DeformConv2dOptions options;
   options.allow_tf32 = r.allow_tf32 != 0;
   options.algorithm = static_cast<Algorithm>(r.algorithm);
   options.tile = {static_cast<int>(r.tile_rows), static_cast<int>(r.tile_pixels)};
+  options.splits = static_cast<int>(r.splits);
   options.y_dtype = static_cast<DType>(r.y_dtype);
   options.y_scale = static_cast<float>(r.y_scale);
   DeformConv2dPlan made;
@@ -128,6 +132,9 @@ Status plan(const DcnDeployCudaConv2d& r, const DcnDeployCudaDevice& d,
   info->algorithm = static_cast<std::int64_t>(made.algorithm);
   info->tile_rows = made.tile.rows;
   info->tile_pixels = made.tile.pixels;
+  info->splits = made.splits;
+  info->steps = params.kernel_h * params.kernel_w * made.chunks;
+  info->estimated_clocks = made.estimated_clocks;
   info->packed_bytes = static_cast<std::int64_t>(made.packed_bytes);
   info->shared_bytes = static_cast<std::int64_t>(made.shared_bytes);
   *plan = new DcnDeployCudaConv2dPlan{made};
@@ -228,6 +235,7 @@ DCN_DEPLOY_EXPORT int dcn_deploy_cuda_device(DcnDeployCudaDevice* device, char* 
     device->compute_capability = found.compute_capability;
     device->multiprocessors = found.multiprocessors;
     device->shared_bytes_per_block = static_cast<std::int64_t>(found.shared_bytes_per_block);
+    device->cluster_blocks = found.cluster_blocks;
     return {};
   });
 }

@@ -22,6 +22,7 @@ typedef struct DcnDeployCudaDevice {
   int64_t compute_capability; /* 10 · major + minor */
   int64_t multiprocessors;
   int64_t shared_bytes_per_block;
+  int64_t cluster_blocks; /* the most blocks of a cluster; 1 where there are none */
 } DcnDeployCudaDevice;
 
 /* What is to be computed, and how. */
@@ -50,6 +51,7 @@ typedef struct DcnDeployCudaConv2d {
   int64_t algorithm;   /* 0 choose, 1 tensor cores, 2 float32 arithmetic, 3 direct */
   int64_t tile_rows;   /* 0 chooses */
   int64_t tile_pixels; /* 0 chooses */
+  int64_t splits;      /* blocks that share a tile's sum; 0 chooses */
   int64_t y_dtype;     /* for int8 only, then B is float32 */
   double y_scale;      /* for Y of int8 only */
 } DcnDeployCudaConv2d;
@@ -61,8 +63,11 @@ typedef struct DcnDeployCudaConv2dInfo {
   int64_t algorithm;
   int64_t tile_rows;
   int64_t tile_pixels;
-  int64_t packed_bytes; /* of the packed weights */
-  int64_t shared_bytes; /* of a block */
+  int64_t splits;
+  int64_t steps;            /* of the sum that splits share; 0 where they do not */
+  int64_t estimated_clocks; /* by which tile and splits are chosen; 0 where they are not */
+  int64_t packed_bytes;     /* of the packed weights */
+  int64_t shared_bytes;     /* of a block */
 } DcnDeployCudaConv2dInfo;
 
 /* Device pointers; `bias` and `mask` may be null. `scale` [out_channels], float32, is what a unit

@@ -76,7 +76,12 @@ Status check_sizes(const DeformConv2dParams& p) {
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("output channels", p.out_channels));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("taps of the kernel", p.kernel_h * p.kernel_w));
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("pixels of a channel of X", p.in_h * p.in_w));
-  return check_range("pixels of a channel of Y", p.out_h * p.out_w);
+  DCN_DEPLOY_RETURN_IF_ERROR(check_range("pixels of a channel of Y", p.out_h * p.out_w));
+  std::int64_t places;
+  if (__builtin_mul_overflow(p.batch * p.offset_group, p.kernel_h * p.kernel_w, &places)) {
+    places = std::numeric_limits<std::int64_t>::max();
+  }
+  return check_range("taps of all offset groups of all images", places);
 }
 
 // What int8 features ask for.
@@ -123,6 +128,90 @@ std::int64_t offset_slots(const DeformConv2dParams& p, std::int64_t chunk_channe
   return most;
 }
 
+// Elements of a unit of 16 bytes of shared memory.
+std::int64_t unit_elements(const DeformConv2dPlan& plan) {
+  return depth_of(plan.algorithm, plan.dtype) / kRowUnits;
+}
+
+bool has_whole_units(const DeformConv2dPlan& plan) {
+  const DeformConv2dParams& p = plan.params;
+  const std::int64_t elements = unit_elements(plan);
+  return p.in_channels / p.group % elements == 0 &&
+         p.in_channels / p.offset_group % elements == 0 && plan.chunk_channels % elements == 0;
+}
+
+// Clocks from one step of a block to its next beside those in which it issues: barriers, and reads
+// that are waited for. Other blocks of the multiprocessor use them.
+constexpr std::int64_t kStepLatency = 400;
+// Before the first step of a block and behind its last, and for the blocks of a cluster to read
+// each other's sums.
+constexpr std::int64_t kBlockLatency = 3000;
+constexpr std::int64_t kClusterLatency = 2000;
+
+// Clocks that a launch takes with a tile whose sum so many blocks share: an estimate, not measured,
+// which is only compared with others'.
+std::int64_t estimated_clocks(const DeformConv2dPlan& plan, const FusedKernel& kernel,
+                              std::int64_t splits, const Device& device) {
+  const DeformConv2dParams& p = plan.params;
+  // What a misaligned X costs is not known before a launch.
+  const FusedCost& cost =
+      plan.x_layout == Layout::kNhwc && has_whole_units(plan) ? kernel.by_unit : kernel.by_element;
+  const std::int64_t steps = ceil_div(p.kernel_h * p.kernel_w * plan.chunks, splits);
+  const std::int64_t tiles = ceil_div(p.batch * p.out_h * p.out_w, kernel.tile.pixels) *
+                             ceil_div(p.out_channels / p.group, kernel.tile.rows) * p.group;
+  // Of the multiprocessor that has most to do.
+  const std::int64_t blocks = ceil_div(tiles * splits, std::max(device.multiprocessors, 1));
+  const std::int64_t together = std::clamp<std::int64_t>(blocks, 1, cost.resident_blocks);
+  const std::int64_t rounds = ceil_div(blocks, together);
+  const std::int64_t step =
+      std::max<std::int64_t>(together * cost.step_clocks, cost.step_clocks + kStepLatency);
+  return rounds * (steps * step + kBlockLatency + (splits > 1 ? kClusterLatency : 0));
+}
+
+// The tile and the number of blocks that share its sum.
+Status choose_kernel(const Device& device, const DeformConv2dOptions& options,
+                     DeformConv2dPlan* plan) {
+  const DeformConv2dParams& p = plan->params;
+  const std::int64_t steps = p.kernel_h * p.kernel_w * plan->chunks;
+  const std::int64_t most_splits = std::min<std::int64_t>(device.cluster_blocks, steps);
+  if (options.splits < 0 || options.splits > most_splits) {
+    return make_status(StatusCode::kInvalidArgument,
+                       "blocks that share a sum: expected at most %" PRId64
+                       ", of a device with clusters of %d and a sum of %" PRId64 " steps, got %d",
+                       most_splits, device.cluster_blocks, steps, options.splits);
+  }
+  const FusedKernels table = fused_kernels(plan->algorithm, plan->dtype);
+  const bool forced = options.tile.rows != 0;
+  std::int64_t least = std::numeric_limits<std::int64_t>::max();
+  plan->splits = 0;
+  for (int i = 0; i < table.count; ++i) {
+    const FusedKernel& kernel = table.kernels[i];
+    if (forced &&
+        (kernel.tile.rows != options.tile.rows || kernel.tile.pixels != options.tile.pixels)) {
+      continue;
+    }
+    const std::size_t shared_bytes = kernel.shared_bytes(plan->offset_slots);
+    if (shared_bytes > device.shared_bytes_per_block) continue;
+    const std::int64_t first = options.splits > 0 ? options.splits : 1;
+    const std::int64_t last = options.splits > 0 ? options.splits : most_splits;
+    for (std::int64_t splits = first; splits <= last; splits *= 2) {
+      const std::int64_t clocks = estimated_clocks(*plan, kernel, splits, device);
+      if (clocks >= least) continue;
+      least = clocks;
+      plan->tile = kernel.tile;
+      plan->splits = static_cast<std::int32_t>(splits);
+      plan->estimated_clocks = clocks;
+      plan->shared_bytes = shared_bytes;
+    }
+  }
+  if (plan->splits > 0) return {};
+  return make_status(StatusCode::kInvalidArgument,
+                     "tile of %dx%d: expected one that exists for this type and fits in %zu "
+                     "bytes of shared memory, "
+                     "got one that does not",
+                     options.tile.rows, options.tile.pixels, device.shared_bytes_per_block);
+}
+
 Status plan_fused(const Device& device, const DeformConv2dOptions& options,
                   DeformConv2dPlan* plan) {
   const DeformConv2dParams& p = plan->params;
@@ -139,46 +228,18 @@ Status plan_fused(const Device& device, const DeformConv2dOptions& options,
   plan->padded_rows = ceil_div(group_rows, kRowAlignment) * kRowAlignment;
   DCN_DEPLOY_RETURN_IF_ERROR(check_range(
       "steps of the sum", p.kernel_h * p.kernel_w * static_cast<std::int64_t>(plan->chunks)));
+  // Of the last step, a tile's rows that are not there: whatever tile is chosen.
+  constexpr std::int64_t kSurplusBytes = (kLargestTileRows - kRowAlignment) * kRowBytes;
   std::int64_t bytes;
   if (__builtin_mul_overflow(p.group * p.kernel_h * p.kernel_w * plan->chunks,
-                             plan->padded_rows * kRowBytes, &bytes)) {
+                             plan->padded_rows * kRowBytes, &bytes) ||
+      bytes > std::numeric_limits<std::int64_t>::max() - kSurplusBytes) {
     return make_status(StatusCode::kTooLarge,
                        "packed weights: expected a size that fits in 64 bits, got more");
   }
-  plan->packed_bytes = static_cast<std::size_t>(bytes);
+  plan->packed_bytes = static_cast<std::size_t>(bytes + kSurplusBytes);
 
-  const FusedKernels table = fused_kernels(plan->algorithm, plan->dtype);
-  const bool forced = options.tile.rows != 0;
-  const FusedKernel* chosen = nullptr;
-  for (int i = 0; i < table.count; ++i) {
-    const FusedKernel& kernel = table.kernels[i];
-    const std::size_t shared_bytes = kernel.shared_bytes(plan->offset_slots);
-    if (shared_bytes > device.shared_bytes_per_block) continue;
-    if (forced) {
-      if (kernel.tile.rows != options.tile.rows || kernel.tile.pixels != options.tile.pixels)
-        continue;
-    } else if (chosen != nullptr) {
-      // The wider a tile, the less often a sample is taken anew; but not wider than the filter, and
-      // every multiprocessor should have a block.
-      const std::int64_t pixels = p.batch * p.out_h * p.out_w;
-      const std::int64_t blocks =
-          ceil_div(pixels, chosen->tile.pixels) * ceil_div(group_rows, chosen->tile.rows) * p.group;
-      const bool half_empty =
-          kernel.tile.rows < chosen->tile.rows && group_rows <= kernel.tile.rows;
-      if (!half_empty && blocks >= device.multiprocessors) break;
-    }
-    chosen = &kernel;
-    plan->shared_bytes = shared_bytes;
-  }
-  if (chosen == nullptr) {
-    return make_status(StatusCode::kInvalidArgument,
-                       "tile of %dx%d: expected one that exists for this type and fits in %zu "
-                       "bytes of shared memory, "
-                       "got one that does not",
-                       options.tile.rows, options.tile.pixels, device.shared_bytes_per_block);
-  }
-  plan->tile = chosen->tile;
-  return {};
+  return choose_kernel(device, options, plan);
 }
 
 Status plan_direct(DeformConv2dPlan* plan) {
@@ -216,18 +277,6 @@ Status check_tensors(const DeformConv2dPlan& plan, const DeformConv2dTensors& te
                      "int8 features: expected a scale for each output channel, got none");
 }
 
-// Elements of a unit of 16 bytes of shared memory.
-std::int64_t unit_elements(const DeformConv2dPlan& plan) {
-  return depth_of(plan.algorithm, plan.dtype) / kRowUnits;
-}
-
-bool has_whole_units(const DeformConv2dPlan& plan) {
-  const DeformConv2dParams& p = plan.params;
-  const std::int64_t elements = unit_elements(plan);
-  return p.in_channels / p.group % elements == 0 &&
-         p.in_channels / p.offset_group % elements == 0 && plan.chunk_channels % elements == 0;
-}
-
 DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformConv2dTensors& tensors,
                                    const void* packed) {
   const DeformConv2dParams& p = plan.params;
@@ -242,6 +291,7 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
   a.mask_dtype = tensors.mask_dtype;
   a.pixels = p.batch * p.out_h * p.out_w;
   a.padded_rows = plan.padded_rows;
+  a.step_bytes = plan.padded_rows * kRowBytes;
   a.in_channels = static_cast<std::int32_t>(p.in_channels);
   a.in_h = static_cast<std::int32_t>(p.in_h);
   a.in_w = static_cast<std::int32_t>(p.in_w);
@@ -259,6 +309,7 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
   a.group = static_cast<std::int32_t>(p.group);
   a.group_channels = static_cast<std::int32_t>(p.in_channels / p.group);
   a.group_rows = static_cast<std::int32_t>(p.out_channels / p.group);
+  a.by_kernel_w = Divisor(a.kernel_w);
   a.by_group_rows = Divisor(a.group_rows);
   a.offset_group = static_cast<std::int32_t>(p.offset_group);
   a.by_offset_group_channels = Divisor(static_cast<std::int32_t>(p.in_channels / p.offset_group));
@@ -276,6 +327,10 @@ DeformConv2dArguments arguments_of(const DeformConv2dPlan& plan, const DeformCon
   a.last_chunk_bytes = a.chunk_bytes * (plan.chunks - 1);
   a.y_is_nhwc = plan.y_layout == Layout::kNhwc;
   a.whole_units = plan.algorithm != Algorithm::kDirect && has_whole_units(plan);
+  a.splits = plan.splits;
+  a.plain_chunks = plan.algorithm != Algorithm::kDirect && plan.offset_slots == 1 &&
+                   plan.chunk_channels == depth_of(plan.algorithm, plan.dtype) &&
+                   a.group_channels % plan.chunk_channels == 0;
   a.scale = tensors.scale;
   a.y_scale = plan.y_scale;
   a.y_dtype = plan.y_dtype;
@@ -419,7 +474,7 @@ Status deform_conv2d(const DeformConv2dPlan& plan, const DeformConv2dTensors& te
   if (a.pixels == 0) return {};
   const bool direct = plan.algorithm == Algorithm::kDirect;
   const std::int64_t blocks =
-      ceil_div(a.pixels, plan.tile.pixels) * a.row_tiles * (direct ? 1 : a.group);
+      ceil_div(a.pixels, plan.tile.pixels) * a.row_tiles * (direct ? 1 : a.group) * plan.splits;
   DCN_DEPLOY_RETURN_IF_ERROR(check_range("blocks of a launch", blocks));
   if (direct) {
     switch (plan.dtype) {

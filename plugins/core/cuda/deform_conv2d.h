@@ -51,9 +51,13 @@ struct Tile {
 
 struct DeformConv2dOptions {
   bool allow_tf32 = false;  // float32 features on tensor cores
-  // For tests and for measuring; kAuto and a tile of zeros choose.
+  // For tests and for measuring; kAuto, a tile of zeros and no splits choose.
   Algorithm algorithm = Algorithm::kAuto;
   Tile tile;
+  // Blocks that share the sum of a tile, as a cluster (split-K), of the fused kernels: at most
+  // Device::cluster_blocks, and not more than the sum has steps. 0 chooses, for the tile if that is
+  // given.
+  int splits = 0;
   // Of Y, for int8 features; with others Y has their type. The scale is that of int8.
   DType y_dtype = DType::kFloat32;
   float y_scale = 1;
@@ -67,6 +71,9 @@ struct DeformConv2dPlan {
   Layout y_layout = Layout::kNchw;
   Algorithm algorithm = Algorithm::kAuto;
   Tile tile;
+  std::int32_t splits = 1;
+  // Of a launch, by which tile and splits are chosen: never measured, and 0 of the direct kernel.
+  std::int64_t estimated_clocks = 0;
   // Channels of one step of the product, and steps of one tap.
   std::int32_t chunk_channels = 0;
   std::int32_t chunks = 0;

@@ -18,6 +18,11 @@
 //                 multiply step s
 //                 locate the samples of step s + 2
 //
+// Where tiles are fewer than multiprocessors, several blocks share a tile: they are a cluster, each
+// has a part of the steps, and in the end each adds up the sums of all for a part of the tile,
+// which it reads from the others' shared memory. In the same order always, so that every run gives
+// the same bits.
+//
 // One barrier a step is enough: what is written behind it is read behind the next one, and what is
 // overwritten was last read before it.
 //
@@ -154,10 +159,12 @@ struct FusedShared {
   static constexpr int corners(int slots) {
     return 2 * slots * kPixels * static_cast<int>(sizeof(Vec16));
   }
+  // Corners of one place more.
+  static constexpr int kNowhere = (kPixels + 1) * static_cast<int>(sizeof(Vec16));
   static constexpr int bytes(int slots) {
     // The epilogue uses the operands' part again.
     return (kWeights + kSamples > kEpilogue ? kWeights + kSamples : kEpilogue) + kPixelInfo +
-           2 * corners(slots);
+           2 * corners(slots) + kNowhere;
   }
 };
 
@@ -172,9 +179,11 @@ class FusedDeformConv2d {
  public:
   static constexpr int kWarpsAlongRows = kRows / kWarpRows;
   static constexpr int kThreads = kWarpsAlongRows * (kPixels / kWarpPixels) * kWarpSize;
-  // As many blocks on a multiprocessor as hide what one of them waits for.
-  static constexpr int kBlocks =
-      kThreads == 256 && (kAccess == Access::kUnit || kRows == 128) ? 2 : 1;
+  // As many blocks on a multiprocessor as hide what one of them waits for, as far as none spills.
+  static constexpr int kBlocks = !Math::kUsesTensorCores    ? 1
+                                 : kAccess == Access::kUnit ? 512 / kThreads
+                                 : kRows == 128 && sizeof(typename Math::Storage::Bits) > 1 ? 2
+                                                                                            : 1;
 
   __device__ __forceinline__ explicit FusedDeformConv2d(const DeformConv2dArguments& arguments,
                                                         unsigned char* shared)
@@ -184,64 +193,71 @@ class FusedDeformConv2d {
         pixel_info_(reinterpret_cast<Vec16*>(shared + kOperandBytes)),
         corners_(reinterpret_cast<Vec16*>(shared + kOperandBytes + Shared::kPixelInfo)),
         epilogue_(reinterpret_cast<Total*>(shared)),
-        thread_(threadIdx.x) {}
+        thread_(threadIdx.x) {
+    const int matrix = lane() / 8;
+    weights_of_warp_ = kept(unit_offset(warp_row() + lane() % 16, lane() / 16));
+    samples_of_warp_ = kept(unit_offset(warp_pixel() + matrix / 2 * 8 + lane() % 8, matrix % 2));
+    sample_of_thread_ = kept(unit_offset(pixel_of(0), unit_of(0)));
+  }
 
   __device__ __forceinline__ void run() {
     // Blocks that share their pixels come one after the other, so that the features they read are
     // still in the cache.
-    const int64_t block = blockIdx.x;
+    const int64_t block = blockIdx.x / a_.splits;
     const int row_blocks = a_.group * a_.row_tiles;
     const int row_block = static_cast<int>(block % row_blocks);
     first_pixel_ = block / row_blocks * kPixels;
     group_ = row_block / a_.row_tiles;
     first_row_ = static_cast<int64_t>(row_block % a_.row_tiles) * kRows;
+    // Of the sum's steps, this block's.
+    int first_step = 0;
+    int steps = a_.taps * a_.chunks;
+    if (a_.splits > 1) {
+      // Whichever of the cluster's blocks this is for the device: each has a share of its own.
+      rank_ = static_cast<int>(blockIdx.x % a_.splits);
+      const int share = steps / a_.splits;
+      const int longer = steps % a_.splits;  // so many blocks have one more
+      first_step = share * rank_ + (rank_ < longer ? rank_ : longer);
+      steps = share + (rank_ < longer ? 1 : 0);
+    }
     set_pixel_info();
-    set_weights();
+    set_weights(first_step);
+    set_nowhere();
     block_barrier();
-    set_maps();
 
-    const int steps = a_.taps * a_.chunks;
-    Step located = step_of(0, 0);  // whose corners are in buffer `located_buffer`
-    int located_buffer = 0;
-    locate(located, located_buffer, begin_to_locate(located));
+    // Whose corners are in buffer `buffer`.
+    Step located = step_of(first_step / a_.chunks, first_step % a_.chunks);
+    int buffer = 0;
+    set_maps(located.chunk);
+    locate(located, buffer, begin_to_locate(located));
     for (int stage = 0; stage < kStages - 1; ++stage) {
       if (stage < steps) copy_weights(stage);
       copy_async_commit();
     }
     block_barrier();
-    Step reading = located;
-    int reading_buffer = 0;
-    read_samples(reading, reading_buffer);
-    if (steps > 1) {
-      located = next(located);
-      if (!same_corners(located, reading)) {
-        locate(located, located_buffer ^= 1, begin_to_locate(located));
-      }
+    read_samples(located, buffer);
+    if (steps > 1 && advance(located)) {
+      locate(located, buffer ^= 1, begin_to_locate(located));
     }
     int stage = 0;
     int stage_ahead = kStages - 1;
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-      write_samples(reading, reading_buffer, step & 1);
+      write_samples(step & 1);
       if (!DCN_DEPLOY_FAULT(4)) copy_async_wait<kStages - 2>();
       if (!DCN_DEPLOY_FAULT(1)) block_barrier();
       if (step + kStages - 1 < steps) copy_weights(stage_ahead);
       copy_async_commit();
-      if (step + 1 < steps) {
-        reading = located;
-        reading_buffer = located_buffer;
-        move_maps(reading);
-        read_samples(reading, reading_buffer);
-      }
       bool locating = false;
-      PlaceBits places{0, 0, 0};
-      if (step + 2 < steps) {
-        located = next(located);
-        locating = !same_corners(located, reading);
+      PlaceBits places;
+      if (step + 1 < steps) {
+        move_maps(located);
+        read_samples(located, buffer);
+        locating = step + 2 < steps && advance(located);
         if (locating) places = begin_to_locate(located);
       }
       multiply(stage, step & 1);
-      if (locating) locate(located, located_buffer ^= 1, places);
+      if (locating) locate(located, buffer ^= 1, places);
       stage = stage + 1 == kStages ? 0 : stage + 1;
       stage_ahead = stage_ahead + 1 == kStages ? 0 : stage_ahead + 1;
       if (!Math::kUsesTensorCores && (step + 1) % kStepsOfPartialSum == 0) add_partial_sums();
@@ -249,6 +265,12 @@ class FusedDeformConv2d {
     if (!Math::kUsesTensorCores) add_partial_sums();
     store();
   }
+
+  // As many as there are registers for.
+  static constexpr int kResidentBlocks = kThreads == 256            ? kBlocks
+                                         : !Math::kUsesTensorCores  ? 2
+                                         : kAccess == Access::kUnit ? 4
+                                                                    : 3;
 
  private:
   using Storage = typename Math::Storage;
@@ -292,8 +314,12 @@ class FusedDeformConv2d {
 
   __device__ __forceinline__ Step step_of(int tap, int chunk) const {
     Step step{tap, chunk, 0, 0};
-    step.first_group = offset_group_of(first_channel(step));
-    step.last_group = offset_group_of(first_channel(step) + channels(step) - 1);
+    if (a_.offset_group > 1) {
+      step.first_group = offset_group_of(first_channel(step));
+      step.last_group = a_.offset_slots > 1
+                            ? offset_group_of(first_channel(step) + channels(step) - 1)
+                            : step.first_group;
+    }
     return step;
   }
 
@@ -308,9 +334,21 @@ class FusedDeformConv2d {
     }
   }
 
-  __device__ __forceinline__ Step next(Step step) const {
-    const bool same_tap = step.chunk + 1 < a_.chunks;
-    return step_of(same_tap ? step.tap : step.tap + 1, same_tap ? step.chunk + 1 : 0);
+  // To the step that follows; true if that has other corners.
+  __device__ __forceinline__ bool advance(Step& step) const {
+    bool differs = false;
+    if (++step.chunk == a_.chunks) {
+      step.chunk = 0;
+      ++step.tap;
+      differs = true;
+    }
+    if (a_.offset_group > 1) {
+      const Step next = step_of(step.tap, step.chunk);
+      differs =
+          differs || next.first_group != step.first_group || next.last_group != step.last_group;
+      step = next;
+    }
+    return differs;
   }
 
   // First channel of a step, counted over all of X, and how many it has.
@@ -324,8 +362,12 @@ class FusedDeformConv2d {
   __device__ __forceinline__ int offset_group_of(int channel) const {
     return cuda::offset_group_of(a_, channel);
   }
-  __device__ __forceinline__ bool same_corners(Step a, Step b) const {
-    return a.tap == b.tap && a.first_group == b.first_group && a.last_group == b.last_group;
+  // Whether a step has the channel at `in_chunk`, and which of the step's offset groups that is in.
+  __device__ __forceinline__ bool has_channel(Step step, int in_chunk) const {
+    return in_chunk < channels(step);
+  }
+  __device__ __forceinline__ int slot_of(Step step, int in_chunk) const {
+    return offset_group_of(first_channel(step) + in_chunk) - step.first_group;
   }
 
   __device__ __forceinline__ void set_pixel_info() {
@@ -334,11 +376,17 @@ class FusedDeformConv2d {
     }
   }
 
-  __device__ __forceinline__ Vec16* corner_pixels(int buffer, int slot, int pixel) const {
-    return corners_ + ((buffer * a_.offset_slots + slot) * 2) * kPixels + pixel;
+  // Where in `corners_` the pixels of a place's corners are; their weights are kPixels further.
+  __device__ __forceinline__ int corner_index(int buffer, int slot, int pixel) const {
+    return (buffer * a_.offset_slots + slot) * 2 * kPixels + pixel;
   }
-  __device__ __forceinline__ Vec16* corner_weights(int buffer, int slot, int pixel) const {
-    return corner_pixels(buffer, slot, pixel) + kPixels;
+
+  // Corners of a unit without channels: it is read as zeros and has weights of zero.
+  __device__ __forceinline__ int nowhere_index() const { return 4 * a_.offset_slots * kPixels; }
+  __device__ __forceinline__ void set_nowhere() {
+    if (thread_ > 0) return;
+    shared_store(corners_ + nowhere_index(), corners_nowhere().pixels);
+    shared_store(corners_ + nowhere_index() + kPixels, corners_nowhere().weights);
   }
 
   // Places of a step: one for every pixel and every offset group that the step touches.
@@ -349,7 +397,7 @@ class FusedDeformConv2d {
   // Begins to read where the step's tap samples: this thread's first place. Most often there is no
   // other.
   __device__ __forceinline__ PlaceBits begin_to_locate(Step step) const {
-    if (static_cast<int>(thread_) >= places(step)) return {0, 0, 0};
+    if (static_cast<int>(thread_) >= places(step)) return {};
     return read_place(a_, shared_load(&pixel_info_[thread_ % kPixels]),
                       step.first_group + static_cast<int>(thread_ / kPixels), step.tap);
   }
@@ -364,8 +412,9 @@ class FusedDeformConv2d {
         bits = read_place(a_, info, step.first_group + slot, step.tap);
       }
       const Corners corners = corners_at(a_, info, step.tap, bits);
-      shared_store(corner_pixels(buffer, slot, pixel), corners.pixels);
-      shared_store(corner_weights(buffer, slot, pixel), corners.weights);
+      Vec16* at = corners_ + corner_index(buffer, slot, pixel);
+      shared_store(at, corners.pixels);
+      shared_store(at + kPixels, corners.weights);
     }
   }
 
@@ -380,8 +429,8 @@ class FusedDeformConv2d {
     return static_cast<int>(kAccess == Access::kUnit ? index / kRowUnits : index % kPixels);
   }
 
-  // Where in X this thread's units of the first step are, at pixel 0 of their images.
-  __device__ __forceinline__ void set_maps() {
+  // Where in X this thread's units of a chunk are, at pixel 0 of their images.
+  __device__ __forceinline__ void set_maps(int chunk) {
     const int64_t image_bytes =
         static_cast<int64_t>(a_.in_channels) * a_.in_h * a_.in_w * static_cast<int>(sizeof(Bits));
 #pragma unroll
@@ -390,7 +439,8 @@ class FusedDeformConv2d {
       const int channel = group_ * a_.group_channels + unit_of(i) * kElements;
       // Of a pixel that does not exist nothing is read.
       maps_[i] = static_cast<const unsigned char*>(a_.x) +
-                 (image == kOutside ? 0 : image * image_bytes) + channel * a_.channel_bytes;
+                 (image == kOutside ? 0 : image * image_bytes) + channel * a_.channel_bytes +
+                 chunk * a_.chunk_bytes;
     }
   }
 
@@ -407,56 +457,70 @@ class FusedDeformConv2d {
 
   // Reads the four corners of this thread's units of a step into registers, as they are stored.
   __device__ __forceinline__ void read_samples(Step step, int buffer) {
-    const int first = first_channel(step);
-    const int count = channels(step);
+    if constexpr (kAccess == Access::kElement) {
+      reading_ = step;
+      reading_buffer_ = buffer;
+    }
 #pragma unroll
     for (int i = 0; i < kSampleUnits; ++i) {
-      const int pixel = pixel_of(i);
-      const int in_chunk = unit_of(i) * kElements;
 #pragma unroll
       for (int corner = 0; corner < 4; ++corner) {
 #pragma unroll
         for (int word = 0; word < kWords; ++word) raw_[i][corner][word] = 0;
       }
-      if (in_chunk >= count) continue;
-      int slot = offset_group_of(first + in_chunk) - step.first_group;
-      Vec16 pixels = shared_load(corner_pixels(buffer, slot, pixel));
+      const int in_chunk = unit_of(i) * kElements;
+      int slot = 0;
+      corners_of_unit_[i] = corner_index(buffer, 0, pixel_of(i));
+      if (!a_.plain_chunks) {
+        slot = slot_of(step, in_chunk);
+        corners_of_unit_[i] =
+            has_channel(step, in_chunk) ? corner_index(buffer, slot, pixel_of(i)) : nowhere_index();
+      }
+      Vec16 pixels = shared_load(corners_ + corners_of_unit_[i]);
       if constexpr (kAccess == Access::kUnit) {
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           const int32_t at = component(pixels, corner);
-          if (at != kOutside) read_unit(maps_[i] + bytes_to(at), raw_[i][corner]);
+          read_unit(maps_[i] + bytes_to(at), at != kOutside, raw_[i][corner]);
         }
       } else if (a_.whole_units) {
 #pragma unroll
-        for (int e = 0; e < kElements; ++e) read_element(i, e, pixels);
+        for (int corner = 0; corner < 4; ++corner) {
+          const int32_t at = component(pixels, corner);
+          const unsigned char* source = maps_[i] + bytes_to(at);
+#pragma unroll
+          for (int e = 0; e < kElements; ++e) {
+            if (at != kOutside) read_element(source, raw_[i][corner], e);
+            source += a_.channel_bytes;
+          }
+        }
       } else {
 #pragma unroll
         for (int e = 0; e < kElements; ++e) {
-          if (in_chunk + e >= count) break;
-          const int own = offset_group_of(first + in_chunk + e) - step.first_group;
+          if (!has_channel(step, in_chunk + e)) break;
+          const int own = slot_of(step, in_chunk + e);
           if (own != slot) {
             slot = own;
-            pixels = shared_load(corner_pixels(buffer, slot, pixel));
+            pixels = shared_load(corners_ + corner_index(buffer, slot, pixel_of(i)));
           }
-          read_element(i, e, pixels);
+#pragma unroll
+          for (int corner = 0; corner < 4; ++corner) {
+            const int32_t at = component(pixels, corner);
+            if (at == kOutside) continue;
+            read_element(maps_[i] + e * a_.channel_bytes + bytes_to(at), raw_[i][corner], e);
+          }
         }
       }
     }
   }
 
-  __device__ __forceinline__ void read_element(int i, int e, const Vec16& pixels) {
-    const unsigned char* channel = maps_[i] + e * a_.channel_bytes;
-#pragma unroll
-    for (int corner = 0; corner < 4; ++corner) {
-      const int32_t at = component(pixels, corner);
-      if (at == kOutside) continue;
-      const uint32_t bits = *reinterpret_cast<const Bits*>(channel + bytes_to(at));
-      if constexpr (kPerWord == 1) {
-        raw_[i][corner][e] = bits;
-      } else {
-        raw_[i][corner][e / kPerWord] |= bits << (e % kPerWord * (32 / kPerWord));
-      }
+  static __device__ __forceinline__ void read_element(const unsigned char* source,
+                                                      uint32_t (&words)[kWords], int e) {
+    const uint32_t bits = *reinterpret_cast<const Bits*>(source);
+    if constexpr (kPerWord == 1) {
+      words[e] = bits;
+    } else {
+      words[e / kPerWord] |= bits << (e % kPerWord * (32 / kPerWord));
     }
   }
 
@@ -465,20 +529,23 @@ class FusedDeformConv2d {
     return static_cast<uint64_t>(static_cast<uint32_t>(pixel)) * a_.pixel_bytes;
   }
 
-  static __device__ __forceinline__ void read_unit(const unsigned char* source,
+  // Zeros if it does not exist.
+  static __device__ __forceinline__ void read_unit(const unsigned char* source, bool exists,
                                                    uint32_t (&words)[kWords]) {
-    if constexpr (kWords == 1) {
-      words[0] = *reinterpret_cast<const uint32_t*>(source);
-    } else if constexpr (kWords == 4) {
-      const Vec16 v = *reinterpret_cast<const Vec16*>(source);
+    if constexpr (kWords == 4) {
+      const Vec16 v = global_load_16(source, exists);
       words[0] = v.x;
       words[1] = v.y;
       words[2] = v.z;
       words[3] = v.w;
-    } else {
-      const Vec8 v = *reinterpret_cast<const Vec8*>(source);
-      words[0] = v.x;
-      words[1] = v.y;
+    } else if (exists) {
+      if constexpr (kWords == 1) {
+        words[0] = *reinterpret_cast<const uint32_t*>(source);
+      } else {
+        const Vec8 v = *reinterpret_cast<const Vec8*>(source);
+        words[0] = v.x;
+        words[1] = v.y;
+      }
     }
   }
 
@@ -498,69 +565,67 @@ class FusedDeformConv2d {
            bits_to_float(weights.w) * raw_element(i, 3, e);
   }
 
+  // Byte offset of this thread's unit in a tile of samples.
+  __device__ __forceinline__ int offset_of_sample(int i) const {
+    return kAccess == Access::kUnit ? sample_of_thread_ + i * (kThreads / kRowUnits) * kRowBytes
+                                    : sample_of_thread_ ^ i * (kThreads / kPixels) * kUnitBytes;
+  }
+
   // Interpolates what read_samples has read, and writes it to one of the two tiles of samples.
-  __device__ __forceinline__ void write_samples(Step step, int buffer, int tile) {
-    const int first = first_channel(step);
-    const int count = channels(step);
+  __device__ __forceinline__ void write_samples(int tile) {
 #pragma unroll
     for (int i = 0; i < kSampleUnits; ++i) {
-      const int pixel = pixel_of(i);
-      const int in_chunk = unit_of(i) * kElements;
-      int slot = -1;
-      Vec16 weights{0, 0, 0, 0};
-      if (in_chunk < count) {
-        slot = offset_group_of(first + in_chunk) - step.first_group;
-        weights = shared_load(corner_weights(buffer, slot, pixel));
-      }
+      Vec16 weights = shared_load(corners_ + corners_of_unit_[i] + kPixels);
       float values[kElements];
       if (kAccess == Access::kUnit || a_.whole_units) {
-        // A unit beyond the last channel was read as zeros.
 #pragma unroll
         for (int e = 0; e < kElements; ++e) values[e] = interpolate(i, e, weights);
       } else {
+        const int in_chunk = unit_of(i) * kElements;
+        int slot = slot_of(reading_, in_chunk);
 #pragma unroll
         for (int e = 0; e < kElements; ++e) {
           values[e] = 0.0f;
-          if (in_chunk + e >= count) continue;
-          const int own = offset_group_of(first + in_chunk + e) - step.first_group;
+          if (!has_channel(reading_, in_chunk + e)) continue;
+          const int own = slot_of(reading_, in_chunk + e);
           if (own != slot) {
             slot = own;
-            weights = shared_load(corner_weights(buffer, slot, pixel));
+            weights =
+                shared_load(corners_ + corner_index(reading_buffer_, slot, pixel_of(i)) + kPixels);
           }
           values[e] = interpolate(i, e, weights);
         }
       }
       uint32_t unit[4];
       Math::pack(values, unit);
-      shared_store(reinterpret_cast<Vec16*>(samples_ + tile * kPixels * kRowBytes +
-                                            unit_offset(pixel, unit_of(i))),
-                   Vec16{unit[0], unit[1], unit[2], unit[3]});
+      shared_store(
+          reinterpret_cast<Vec16*>(samples_ + tile * kPixels * kRowBytes + offset_of_sample(i)),
+          Vec16{unit[0], unit[1], unit[2], unit[3]});
     }
   }
 
   // Weights are packed as [group][tap][chunk][padded_rows][kRowBytes], so steps follow each other.
-  __device__ __forceinline__ void set_weights() {
+  __device__ __forceinline__ void set_weights(int first_step) {
     const int row = static_cast<int>(thread_ / kRowUnits);
     const int64_t first =
-        static_cast<int64_t>(group_) * a_.taps * a_.chunks * a_.padded_rows + first_row_ + row;
+        (static_cast<int64_t>(group_) * a_.taps * a_.chunks + first_step) * a_.padded_rows +
+        first_row_ + row;
     next_weights_ = static_cast<const unsigned char*>(a_.packed) + first * kRowBytes +
                     thread_ % kRowUnits * kUnitBytes;
-    const int64_t left = a_.padded_rows - first_row_ - row;
-    weight_rows_ = left < kRows ? static_cast<int>(left) : kRows;
   }
 
-  // Begins to copy the weights of the next step.
+  // Begins to copy the weights of the next step. Rows beyond the last are those of the step that
+  // follows in memory: what becomes of them is not stored.
   __device__ __forceinline__ void copy_weights(int stage) {
     constexpr int kRowsAtOnce = kThreads / kRowUnits;
     static_assert(kRowsAtOnce % 8 == 0, "a thread's units are swizzled alike");
     unsigned char* target =
         weights_ + stage * kRows * kRowBytes +
-        unit_offset(static_cast<int>(thread_ / kRowUnits), static_cast<int>(thread_ % kRowUnits));
-#pragma unroll
-    for (int row = 0; row < kRows; row += kRowsAtOnce) {
-      copy_async_16(target + row * kRowBytes, next_weights_ + row * kRowBytes, row < weight_rows_);
-    }
-    next_weights_ += a_.padded_rows * kRowBytes;
+        (kAccess == Access::kUnit ? sample_of_thread_
+                                  : unit_offset(static_cast<int>(thread_ / kRowUnits),
+                                                static_cast<int>(thread_ % kRowUnits)));
+    copy_async_16<kRows / kRowsAtOnce, kRowsAtOnce * kRowBytes>(target, next_weights_);
+    next_weights_ += a_.step_bytes;
   }
 
   __device__ __forceinline__ int lane() const { return static_cast<int>(thread_ % kWarpSize); }
@@ -586,14 +651,11 @@ class FusedDeformConv2d {
     // This lane's rows of the first matrices of both operands. Those of the others are swizzled
     // alike, and a step of two units changes one bit.
     static_assert(kWarpRows % 8 == 0 && kWarpPixels % 8 == 0, "matrices are swizzled alike");
-    const int matrix = lane() / 8;
-    const int of_weights = unit_offset(warp_row() + lane() % 16, lane() / 16);
-    const int of_samples = unit_offset(warp_pixel() + matrix / 2 * 8 + lane() % 8, matrix % 2);
 #pragma unroll
     for (int half = 0; half < kRowUnits / 2; ++half) {
       // Two units: 32 elements of 8 bits, 16 of 16, 8 of 32.
-      const unsigned char* half_weights = weights + (of_weights ^ half * 2 * kUnitBytes);
-      const unsigned char* half_samples = samples + (of_samples ^ half * 2 * kUnitBytes);
+      const unsigned char* half_weights = weights + (weights_of_warp_ ^ half * 2 * kUnitBytes);
+      const unsigned char* half_samples = samples + (samples_of_warp_ ^ half * 2 * kUnitBytes);
       uint32_t b[kBlocksAlongPixels][2];
 #pragma unroll
       for (int j = 0; j < kBlocksAlongPixels; j += 2) {
@@ -651,7 +713,8 @@ class FusedDeformConv2d {
   }
 
   // Adds the bias and writes the sums, kEpilogueRows rows at a time through shared memory, so that
-  // neighbouring threads write neighbouring elements in either layout.
+  // neighbouring threads write neighbouring elements in either layout. The blocks of a cluster
+  // write a part of them each.
   __device__ __forceinline__ void store() {
 #pragma unroll 1
     for (int slab = 0; slab < kRows; slab += kEpilogueRows) {
@@ -680,18 +743,35 @@ class FusedDeformConv2d {
           }
         }
       }
-      block_barrier();
+      if (a_.splits > 1) {
+        if (!DCN_DEPLOY_FAULT(8)) cluster_barrier();
+      } else {
+        block_barrier();
+      }
       if (a_.y_is_nhwc) {
         store_channels(slab);
       } else {
         store_pixels(slab);
       }
+      // What is here has been read by the others, too.
+      if (a_.splits > 1 && !DCN_DEPLOY_FAULT(9)) cluster_barrier();
     }
+  }
+
+  // An element of the slab: of the sums of all blocks that share the tile.
+  __device__ __forceinline__ Total total(int row, int pixel) const {
+    const Total* at = &epilogue_[row * Shared::kEpiloguePitch + pixel];
+    if (a_.splits == 1) return shared_load(at);
+    Total sum = cluster_load(at, 0);
+    for (int rank = 1; rank < a_.splits; ++rank) sum += cluster_load(at, rank);
+    return sum;
   }
 
   static constexpr int kSlab = kRows < kEpilogueRows ? kRows : kEpilogueRows;
   static_assert(kRows % kSlab == 0 && kThreads % kSlab == 0 && kThreads % kPixels == 0,
                 "a thread keeps to one row, or to one pixel");
+  static constexpr int kStoredPixels = kThreads / kSlab;
+  static constexpr int kStoredRows = kThreads / kPixels;
 
   // NHWC: neighbouring threads write neighbouring channels of a pixel.
   __device__ __forceinline__ void store_channels(int slab) {
@@ -701,14 +781,13 @@ class FusedDeformConv2d {
     const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
     const Output<Storage> output(a_, channel);
 #pragma unroll 4
-    for (int pixel = static_cast<int>(thread_ / kSlab); pixel < kPixels;
-         pixel += kThreads / kSlab) {
+    for (int pixel = static_cast<int>(thread_ / kSlab) + rank_ * kStoredPixels; pixel < kPixels;
+         pixel += a_.splits * kStoredPixels) {
       const Vec16 info = shared_load(&pixel_info_[pixel]);
       if (static_cast<int32_t>(info.x) == kOutside) continue;
       const int64_t place = static_cast<int64_t>(info.x) * a_.out_plane + info.y;
-      Output<Storage>::store(
-          a_, place * a_.out_channels + channel,
-          output.value(shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel])));
+      Output<Storage>::store(a_, place * a_.out_channels + channel,
+                             output.value(total(row, pixel)));
     }
   }
 
@@ -718,15 +797,14 @@ class FusedDeformConv2d {
     const Vec16 info = shared_load(&pixel_info_[pixel]);
     if (static_cast<int32_t>(info.x) == kOutside) return;
 #pragma unroll 4
-    for (int row = static_cast<int>(thread_ / kPixels); row < kSlab; row += kThreads / kPixels) {
+    for (int row = static_cast<int>(thread_ / kPixels) + rank_ * kStoredRows; row < kSlab;
+         row += a_.splits * kStoredRows) {
       const int64_t group_row = first_row_ + slab + row;
       if (group_row >= a_.group_rows) break;
       const int64_t channel = static_cast<int64_t>(group_) * a_.group_rows + group_row;
       const int64_t plane = static_cast<int64_t>(info.x) * a_.out_channels + channel;
       const Output<Storage> output(a_, channel);
-      Output<Storage>::store(
-          a_, plane * a_.out_plane + info.y,
-          output.value(shared_load(&epilogue_[row * Shared::kEpiloguePitch + pixel])));
+      Output<Storage>::store(a_, plane * a_.out_plane + info.y, output.value(total(row, pixel)));
     }
   }
 
@@ -737,15 +815,23 @@ class FusedDeformConv2d {
   Vec16* const corners_;
   Total* const epilogue_;
   const unsigned thread_;
+  int weights_of_warp_;
+  int samples_of_warp_;
+  int sample_of_thread_;
+  int rank_ = 0;  // in the cluster
   int64_t first_pixel_;
   int group_;
   int64_t first_row_;
   const unsigned char* maps_[kSampleUnits];  // at the step that is read
   const unsigned char* next_weights_;
-  int weight_rows_;  // that exist, from this thread's first on
   Sum sums_[kBlocksAlongRows][kBlocksAlongPixels][kBlockSums] = {};
   Total totals_[kTotalsAlongRows][kTotalsAlongPixels] = {};
+  // Of the step that read_samples has read last: where this thread's units have their corners in
+  // `corners_`, and what is there.
+  int corners_of_unit_[kSampleUnits];
   uint32_t raw_[kSampleUnits][4][kWords];
+  Step reading_;  // that step, where a unit may be in several offset groups
+  int reading_buffer_;
 };
 
 template <typename Math, int kRows, int kPixels, int kWarpRows, int kWarpPixels, Access kAccess>

@@ -23,6 +23,7 @@ struct DeformConv2dArguments {
   // Pixels of all images' output maps together.
   int64_t pixels;
   int64_t padded_rows;
+  int64_t step_bytes;  // of the packed weights
   int32_t in_channels;
   int32_t in_h;
   int32_t in_w;
@@ -40,6 +41,7 @@ struct DeformConv2dArguments {
   int32_t group;
   int32_t group_channels;  // input channels of a group
   int32_t group_rows;      // output channels of a group
+  Divisor by_kernel_w;
   Divisor by_group_rows;
   int32_t offset_group;
   Divisor by_offset_group_channels;
@@ -47,9 +49,12 @@ struct DeformConv2dArguments {
   int32_t chunks;
   int32_t offset_slots;
   int32_t row_tiles;  // of a group
+  int32_t splits;     // blocks that share a tile's sum
   bool y_is_nhwc;
   // Every unit of 16 bytes of shared memory is full, and in one offset group.
   bool whole_units;
+  // Every step has as many channels as a row of shared memory has elements, and one offset group.
+  bool plain_chunks;
   // From one channel of X to the next, and from one pixel to the next.
   int64_t channel_bytes;
   uint32_t pixel_bytes;

@@ -43,7 +43,7 @@ struct PackFloat32 {
 };
 
 // W [out_channels][group_channels][taps] → [group][tap][chunk][padded_rows][kDepth], zeros where
-// there is no channel or row. kDepth elements make up a row of 64 bytes.
+// there is no channel or row, and behind the last group. kDepth elements make up a row of 64 bytes.
 template <typename Storage, typename Target, int kDepth>
 __global__ void __launch_bounds__(kPackThreads) pack_fused(const PackArguments a) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kPackThreads;
@@ -59,9 +59,10 @@ __global__ void __launch_bounds__(kPackThreads) pack_fused(const PackArguments a
     const int64_t group = rest / a.taps;
     const int channel = chunk * a.chunk_channels + in_chunk;
     typename Target::Bits value = 0;
-    if (in_chunk < a.chunk_channels && channel < a.group_channels && row < a.group_rows) {
-      const int64_t source =
-          ((group * a.group_rows + row) * a.group_channels + channel) * a.taps + tap;
+    const int64_t out_channel = group * a.group_rows + row;
+    if (in_chunk < a.chunk_channels && channel < a.group_channels && row < a.group_rows &&
+        out_channel < a.out_channels) {
+      const int64_t source = (out_channel * a.group_channels + channel) * a.taps + tap;
       value = Target::convert(static_cast<const typename Storage::Bits*>(a.weight)[source]);
     }
     static_cast<typename Target::Bits*>(a.packed)[i] = value;

@@ -38,12 +38,13 @@ struct PlaceBits {
 // read.
 __device__ __forceinline__ PlaceBits read_place(const DeformConv2dArguments& a, const Vec16& info,
                                                 int offset_group, int tap) {
-  PlaceBits bits{0, 0, 0};
+  PlaceBits bits{};
   if (static_cast<int32_t>(info.x) == kOutside) return bits;
   // Of all taps of all offset groups of all images, this one's place.
-  const int64_t place =
-      (static_cast<int64_t>(info.x) * a.offset_group + offset_group) * a.taps + tap;
-  const int64_t first = 2 * place * a.out_plane + static_cast<int32_t>(info.y);
+  const int32_t place =
+      (static_cast<int32_t>(info.x) * a.offset_group + offset_group) * a.taps + tap;
+  const int64_t plane = static_cast<int64_t>(place) * a.out_plane;
+  const int64_t first = 2 * plane + static_cast<int32_t>(info.y);
   if (a.offset_dtype == DType::kFloat32) {
     bits.y = static_cast<const uint32_t*>(a.offset)[first];
     bits.x = static_cast<const uint32_t*>(a.offset)[first + a.out_plane];
@@ -52,7 +53,7 @@ __device__ __forceinline__ PlaceBits read_place(const DeformConv2dArguments& a, 
     bits.x = static_cast<const uint16_t*>(a.offset)[first + a.out_plane];
   }
   if (a.mask != nullptr) {
-    const int64_t index = place * a.out_plane + static_cast<int32_t>(info.y);
+    const int64_t index = plane + static_cast<int32_t>(info.y);
     bits.mask = a.mask_dtype == DType::kFloat32 ? static_cast<const uint32_t*>(a.mask)[index]
                                                 : static_cast<const uint16_t*>(a.mask)[index];
   }
@@ -69,9 +70,10 @@ __device__ __forceinline__ Corners corners_at(const DeformConv2dArguments& a, co
     x = Float16::load(Float16::store(x));
   }
   const float mask = a.mask == nullptr ? 1.0f : float_of(bits.mask, a.mask_dtype);
-  return locate(static_cast<int32_t>(info.z) + tap / a.kernel_w * a.dilation_h,
-                static_cast<int32_t>(info.w) + tap % a.kernel_w * a.dilation_w, y, x, mask, a.in_h,
-                a.in_w);
+  const int32_t row = a.by_kernel_w.divide(tap);
+  const int32_t column = tap - row * a.kernel_w;
+  return locate(static_cast<int32_t>(info.z) + row * a.dilation_h,
+                static_cast<int32_t>(info.w) + column * a.dilation_w, y, x, mask, a.in_h, a.in_w);
 }
 
 // Where a tap samples.

@@ -70,6 +70,29 @@ __device__ __forceinline__ T shuffle(T value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
 }
 
+// `value`, of which the compiler does not know how it came about: it keeps it in a register instead
+// of computing it anew where it is used.
+__device__ __forceinline__ int kept(int value) {
+  return __shfl_sync(0xffffffffu, value, threadIdx.x % kWarpSize);
+}
+
+// 16 bytes of what no thread of the kernel writes; zeros, and nothing is read, if not `valid`.
+__device__ __forceinline__ Vec16 global_load_16(const void* address, bool valid) {
+  Vec16 v;
+  asm("{\n"
+      ".reg .pred valid;\n"
+      "setp.ne.u32 valid, %5, 0;\n"
+      "mov.u32 %0, 0;\n"
+      "mov.u32 %1, 0;\n"
+      "mov.u32 %2, 0;\n"
+      "mov.u32 %3, 0;\n"
+      "@valid ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+      "}\n"
+      : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+      : "l"(address), "r"(static_cast<unsigned>(valid)));
+  return v;
+}
+
 template <typename T>
 __device__ __forceinline__ T shared_load(const T* address) {
   return *address;
@@ -80,17 +103,21 @@ __device__ __forceinline__ void shared_store(T* address, T value) {
   *address = value;
 }
 
-// Copies 16 bytes from global to shared memory, zeros if not `valid`; seen by this thread after
-// copy_async_wait, by the others after a barrier behind it. Before SM 8.0 it is an ordinary copy.
-__device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool valid) {
+// Copies 16 bytes from global to shared memory, kTimes, each kApart bytes behind the ones before in
+// both; seen by this thread after copy_async_wait, by the others after a barrier behind it. Before
+// SM 8.0 it is an ordinary copy.
+template <int kTimes = 1, int kApart = 0>
+__device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
-  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(global),
-               "r"(bytes));
+  asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;\n" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+               "l"(global), "n"((kTimes - 1) * kApart));
 #else
-  *static_cast<Vec16*>(shared) = valid ? *static_cast<const Vec16*>(global) : Vec16{0, 0, 0, 0};
+  constexpr int kLast = (kTimes - 1) * kApart;
+  *reinterpret_cast<Vec16*>(static_cast<unsigned char*>(shared) + kLast) =
+      *reinterpret_cast<const Vec16*>(static_cast<const unsigned char*>(global) + kLast);
 #endif
+  if constexpr (kTimes > 1) copy_async_16<kTimes - 1, kApart>(shared, global);
 }
 
 __device__ __forceinline__ void copy_async_commit() {
@@ -105,6 +132,44 @@ __device__ __forceinline__ void copy_async_wait() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
 #endif
+}
+
+// A cluster: neighbouring blocks of a grid that run at the same time and may read each other's
+// shared memory. SM 9.0 and later; a launch without one makes each block a cluster of its own.
+
+// For all threads of all blocks of the cluster. What was written to shared memory before it is seen
+// behind it; a block whose shared memory is read by others must not end before.
+__device__ __forceinline__ void cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "barrier.cluster.arrive.release;\n"
+      "barrier.cluster.wait.acquire;\n" ::
+          : "memory");
+#else
+  __trap();  // never asked for there; see Device::cluster_blocks
+#endif
+}
+
+// What the block at `rank` of the cluster has where this one has `address` in its shared memory.
+__device__ __forceinline__ uint32_t cluster_load_word(const void* address, int rank) {
+  uint32_t value = 0;
+#if __CUDA_ARCH__ >= 900
+  uint32_t remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(remote)
+      : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(address))), "r"(rank));
+  // Volatile, and so are the barriers: it stays between them.
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(remote));
+#else
+  __trap();
+#endif
+  return value;
+}
+__device__ __forceinline__ int32_t cluster_load(const int32_t* address, int rank) {
+  return static_cast<int32_t>(cluster_load_word(address, rank));
+}
+__device__ __forceinline__ float cluster_load(const float* address, int rank) {
+  return __uint_as_float(cluster_load_word(address, rank));
 }
 
 // Four 8×8 matrices of 16-bit elements (or 8×4 of 32 bits): lane l gives the address of row l % 8
@@ -191,28 +256,52 @@ inline Status status_of(cudaError_t error, const char* what) {
                      cudaGetErrorString(error));
 }
 
+// Lets a block of `kernel` have so many bytes of dynamic shared memory.
+inline Status allow_shared_bytes(const void* kernel, size_t shared_bytes) {
+  // What a block may have without asking.
+  constexpr size_t kDefaultSharedBytes = 48 * 1024;
+  if (shared_bytes <= kDefaultSharedBytes) return {};
+  // The limit is the kernel's and not the launch's: as much as the device has, so that no other
+  // thread, which starts the same kernel with less, can lower it in between.
+  int ordinal = 0;
+  int most = 0;
+  DCN_DEPLOY_RETURN_IF_ERROR(status_of(cudaGetDevice(&ordinal), "current device"));
+  DCN_DEPLOY_RETURN_IF_ERROR(
+      status_of(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal),
+                "attribute of the device"));
+  return status_of(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+                   "shared memory of a block");
+}
+
 // Starts kernel(arguments...) on a stream; the status says whether it could be started.
 template <typename... Parameters, typename... Arguments>
 Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
               cudaStream_t stream, Arguments... arguments) {
-  // What a block may have without asking.
-  constexpr size_t kDefaultSharedBytes = 48 * 1024;
-  if (shared_bytes > kDefaultSharedBytes) {
-    // The limit is the kernel's and not the launch's: as much as the device has, so that no other
-    // thread, which starts the same kernel with less, can lower it in between.
-    int ordinal = 0;
-    int most = 0;
-    DCN_DEPLOY_RETURN_IF_ERROR(status_of(cudaGetDevice(&ordinal), "current device"));
-    DCN_DEPLOY_RETURN_IF_ERROR(
-        status_of(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal),
-                  "attribute of the device"));
-    DCN_DEPLOY_RETURN_IF_ERROR(
-        status_of(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize, most),
-                  "shared memory of a block"));
-  }
+  DCN_DEPLOY_RETURN_IF_ERROR(
+      allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes));
   kernel<<<grid, block, shared_bytes, stream>>>(Parameters(arguments)...);
   return status_of(cudaGetLastError(), "launch");
+}
+
+// The same in clusters of so many blocks, neighbours along x, of which the grid has a multiple.
+template <typename... Parameters, typename... Arguments>
+Status launch_clusters(void (*kernel)(Parameters...), dim3 grid, dim3 block, int cluster_blocks,
+                       size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
+  DCN_DEPLOY_RETURN_IF_ERROR(
+      allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes));
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(cluster_blocks);
+  cluster.val.clusterDim.y = 1;
+  cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return status_of(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "launch");
 }
 
 }  // namespace cuda

@@ -22,6 +22,9 @@ struct Device {
   int compute_capability = 0;  // 10 · major + minor
   int multiprocessors = 0;
   std::size_t shared_bytes_per_block = 0;  // the most a block may ask for
+  // The most blocks that may share their shared memory, as far as every device with such clusters
+  // has them; 1 where there are none.
+  int cluster_blocks = 1;
 };
 
 // The calling thread's current device.

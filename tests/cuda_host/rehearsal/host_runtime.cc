@@ -17,6 +17,7 @@ Status query_device(Device* device) {
   device->compute_capability = 90;
   device->multiprocessors = 2;
   device->shared_bytes_per_block = host::settings().max_shared_bytes;
+  device->cluster_blocks = 8;
   return {};
 }
 

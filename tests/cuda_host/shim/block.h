@@ -1,5 +1,5 @@
-// A grid's blocks one after another; a block's threads as fibres that meet at barriers and at the
-// operations of a warp.
+// A grid's clusters one after another; the threads of a cluster's blocks as fibres that meet at
+// barriers and at the operations of a warp.
 
 #ifndef DCN_DEPLOY_TESTS_CUDA_HOST_SHIM_BLOCK_H_
 #define DCN_DEPLOY_TESTS_CUDA_HOST_SHIM_BLOCK_H_
@@ -33,15 +33,17 @@ struct Builtins {
 // Those of the thread that runs.
 extern Builtins builtins;
 
-// Runs `kernel` once for each thread of the grid. Not ok if something was found wrong.
-Status run_grid(Dim3 grid, Dim3 block, std::size_t shared_bytes,
+// Runs `kernel` once for each thread of the grid, `cluster_blocks` neighbouring blocks at a time.
+// Not ok if something was found wrong.
+Status run_grid(Dim3 grid, Dim3 block, int cluster_blocks, std::size_t shared_bytes,
                 const std::function<void()>& kernel);
 
 // Whatever follows is for the thread that runs.
 
-// What a warp, or a block, does together.
+// What a warp, a block or a cluster does together.
 enum class Operation {
   kBlockBarrier,
+  kClusterBarrier,
   kWarpBarrier,
   kShuffle,
   kShuffleXor,
@@ -63,11 +65,15 @@ struct LoadMatrixArguments {
 };
 
 void meet_block(Site site);
+void meet_cluster(Site site);
 // `arguments`: ShuffleArguments, LoadMatrixArguments, MatrixOperands; none for a barrier.
 void meet_warp(Operation operation, void* arguments, Site site);
 
+// Of its block, and its place in it.
 SharedMemory& shared_memory();
 int linear_thread();
+// The shared memory of the block at `rank`, where the running thread's has `address`.
+void read_cluster(const void* address, int rank, void* value, std::size_t size, Site site);
 
 // Notes what is wrong and leaves the kernel for good. Nothing on the fibre's stack is destroyed.
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Violation violation,

@@ -50,6 +50,23 @@ inline void warp_barrier(host::Site site = host::Site::here()) {
   host::meet_warp(host::Operation::kWarpBarrier, nullptr, site);
 }
 
+inline int kept(int value) { return value; }
+
+inline Vec16 global_load_16(const void* address, bool valid) {
+  return valid ? *static_cast<const Vec16*>(address) : Vec16{0, 0, 0, 0};
+}
+
+inline void cluster_barrier(host::Site site = host::Site::here()) { host::meet_cluster(site); }
+
+template <typename T>
+T cluster_load(const T* address, int rank, host::Site site = host::Site::here()) {
+  static_assert(std::is_same<T, float>::value || std::is_same<T, int32_t>::value,
+                "what the device's has");
+  T value;
+  host::read_cluster(address, rank, &value, sizeof(T), site);
+  return value;
+}
+
 template <typename T>
 T shuffle_xor(T value, int lane_mask, host::Site site = host::Site::here()) {
   static_assert(sizeof(T) == 4 && std::is_trivially_copyable<T>::value, "a 32-bit word");
@@ -82,9 +99,13 @@ void shared_store(T* address, T value, host::Site site = host::Site::here()) {
   host::shared_memory().write(host::linear_thread(), address, &value, sizeof(T), site);
 }
 
-inline void copy_async_16(void* shared, const void* global, bool valid,
-                          host::Site site = host::Site::here()) {
-  host::shared_memory().copy_async(host::linear_thread(), shared, global, valid, site);
+template <int kTimes = 1, int kApart = 0>
+void copy_async_16(void* shared, const void* global, host::Site site = host::Site::here()) {
+  for (int i = 0; i < kTimes; ++i) {
+    host::shared_memory().copy_async(host::linear_thread(),
+                                     static_cast<unsigned char*>(shared) + i * kApart,
+                                     static_cast<const unsigned char*>(global) + i * kApart, site);
+  }
 }
 
 inline void copy_async_commit() { host::shared_memory().commit(host::linear_thread()); }
@@ -126,12 +147,19 @@ inline void mma_s8_16832(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t
 
 // Returns when the kernel is done.
 template <typename... Parameters, typename... Arguments>
-Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
-              cudaStream_t stream, Arguments... arguments) {
+Status launch_clusters(void (*kernel)(Parameters...), dim3 grid, dim3 block, int cluster_blocks,
+                       size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
   static_cast<void>(stream);
   // A reference parameter would let the threads share what a GPU gives each a copy of.
   static_assert((!std::is_reference<Parameters>::value && ...), "parameters by value");
-  return host::run_grid(grid, block, shared_bytes, [&] { kernel(Parameters(arguments)...); });
+  return host::run_grid(grid, block, cluster_blocks, shared_bytes,
+                        [&] { kernel(Parameters(arguments)...); });
+}
+
+template <typename... Parameters, typename... Arguments>
+Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+              cudaStream_t stream, Arguments... arguments) {
+  return launch_clusters(kernel, grid, block, 1, shared_bytes, stream, arguments...);
 }
 
 }  // namespace cuda

@@ -23,7 +23,8 @@ struct Settings {
   ThreadOrder thread_order = ThreadOrder::kForward;
   bool shuffle_blocks = false;
   std::uint64_t seed = 1;  // of the random orders
-  // If not 0, only so many blocks run, the grid's last: for grids that would take days.
+  // If not 0, only so many blocks run, the grid's last (and those of their clusters): for grids
+  // that would take days.
   std::uint64_t last_blocks = 0;
   AsyncCopies async_copies = AsyncCopies::kLate;
   // The most dynamic shared memory of a block; SM 9.0's 227 KiB unless said.
@@ -39,7 +40,8 @@ const Settings& settings();
 enum class Violation {
   kLaunch,         // sizes that no GPU takes
   kDivergence,     // threads that should meet at one operation do not
-  kRace,           // two threads, one of them writing, and no barrier between
+  kRace,           // two threads, one of them writing, and no barrier between; or a block that ends
+                   // while another may read its shared memory
   kUninitialized,  // shared memory read before it was written
   kInFlight,       // shared memory touched while an asynchronous copy to it is under way
   kOutOfBounds,    // beyond the block's shared memory
@@ -65,6 +67,8 @@ bool fault_is_planted(int number);
 struct Counters {
   std::int64_t blocks = 0;
   std::int64_t block_barriers = 0;
+  std::int64_t cluster_barriers = 0;
+  std::int64_t cluster_loads = 0;
   std::int64_t matrix_products = 0;
   std::int64_t async_copies = 0;
 };

@@ -38,6 +38,8 @@ void SharedMemory::start_block(std::size_t bytes, int threads, const Settings& s
   }
   size_ = bytes;
   first_epoch_ = ++block_epoch_;
+  ++cluster_epoch_;
+  ending_ = false;
   async_copies_ = settings.async_copies;
   report_uninitialized_ = settings.report_uninitialized;
 }
@@ -67,6 +69,16 @@ void SharedMemory::check_not_in_flight(int thread, const Cell& cell, std::size_t
        "%s (%s:%d) by thread %d: expected no copy under way to shared memory at %zu, got that of "
        "thread %d. A copy_async_wait is missing",
        what, site.name(), site.line, thread, offset, cell.copier);
+}
+
+// `reader` and `number`: thread 7, or block 1.
+void SharedMemory::check_written(const Cell& cell, std::size_t offset, const char* reader,
+                                 int number, Site site) const {
+  if (cell.write_epoch >= first_epoch_ || !report_uninitialized_) return;
+  fail(Violation::kUninitialized,
+       "read (%s:%d) by %s %d: expected shared memory at %zu to be written, got it as the block "
+       "found it",
+       site.name(), site.line, reader, number, offset);
 }
 
 // The last write to the cell comes before what `thread` does now.
@@ -101,8 +113,15 @@ void SharedMemory::note_write(int thread, std::size_t offset, std::size_t size, 
              "%d) of shared memory at %zu, got none",
              site.name(), site.line, thread, cell->read_line, at);
       }
+      if (cell->outside_read_epoch == cluster_epoch_) {
+        fail(Violation::kRace,
+             "write (%s:%d) by thread %d: expected a barrier of the cluster after another block's "
+             "read (line %d) of shared memory at %zu, got none",
+             site.name(), site.line, thread, cell->outside_read_line, at);
+      }
     }
     cell->write_epoch = block_epoch_;
+    cell->write_cluster_epoch = cluster_epoch_;
     cell->write_warp_epoch = warp_epoch;
     cell->writer = static_cast<std::uint16_t>(thread);
     cell->write_line = site.line;
@@ -118,12 +137,7 @@ void SharedMemory::read(int thread, const void* address, void* value, std::size_
   Cell* cell = cells(offset);
   for (std::size_t at = offset; at < offset + size; at += kCellBytes, ++cell) {
     check_not_in_flight(thread, *cell, at, kWhat, site);
-    if (cell->write_epoch < first_epoch_ && report_uninitialized_) {
-      fail(Violation::kUninitialized,
-           "read (%s:%d) by thread %d: expected shared memory at %zu to be written, got it as the "
-           "block found it",
-           site.name(), site.line, thread, at);
-    }
+    check_written(*cell, at, "thread", thread, site);
     check_after_write(thread, *cell, at, kWhat, site);
     if (cell->read_epoch != block_epoch_) {
       cell->read_epoch = block_epoch_;
@@ -143,6 +157,33 @@ void SharedMemory::read(int thread, const void* address, void* value, std::size_
   std::memcpy(value, bytes_.data() + offset, size);
 }
 
+void SharedMemory::read_from_outside(int rank, const void* address, void* value, std::size_t size,
+                                     Site site) {
+  const std::size_t offset = offset_of(address, size, "cluster_load", site);
+  if (ending_) {
+    fail(Violation::kRace,
+         "cluster_load (%s:%d) by block %d: expected a barrier of the cluster before the block "
+         "that is read ends, got none",
+         site.name(), site.line, rank);
+  }
+  Cell* cell = cells(offset);
+  for (std::size_t at = offset; at < offset + size; at += kCellBytes, ++cell) {
+    check_written(*cell, at, "block", rank, site);
+    // An asynchronous copy that is under way is a write that no barrier of the cluster follows.
+    if (cell->write_cluster_epoch == cluster_epoch_ || cell->copier != kNobody) {
+      fail(Violation::kRace,
+           "cluster_load (%s:%d) by block %d: expected a barrier of the cluster after the write "
+           "(line %d) to shared memory at %zu, got none",
+           site.name(), site.line, rank, cell->write_line, at);
+    }
+    cell->outside_read_epoch = cluster_epoch_;
+    cell->outside_read_line = site.line;
+  }
+  outside_read_epoch_ = cluster_epoch_;
+  outside_read_line_ = site.line;
+  std::memcpy(value, bytes_.data() + offset, size);
+}
+
 void SharedMemory::write(int thread, void* address, const void* value, std::size_t size,
                          Site site) {
   const std::size_t offset = offset_of(address, size, "write", site);
@@ -150,23 +191,19 @@ void SharedMemory::write(int thread, void* address, const void* value, std::size
   std::memcpy(bytes_.data() + offset, value, size);
 }
 
-void SharedMemory::copy_async(int thread, void* address, const void* global, bool valid,
-                              Site site) {
+void SharedMemory::copy_async(int thread, void* address, const void* global, Site site) {
   constexpr const char* kWhat = "copy_async_16";
   Copy copy;
   copy.offset = offset_of(address, kCopyBytes, kWhat, site);
   copy.line = site.line;
-  std::memset(copy.bytes, 0, kCopyBytes);
-  if (valid) {
-    if (reinterpret_cast<std::uintptr_t>(global) % kCopyBytes != 0) {
-      fail(Violation::kMisaligned,
-           "%s (%s:%d): expected an address in global memory aligned to 16 bytes, got %p", kWhat,
-           site.name(), site.line, global);
-    }
-    // Here, where AddressSanitizer shows the kernel's line, and not when the copy is done: what is
-    // copied does not change during a kernel.
-    std::memcpy(copy.bytes, global, kCopyBytes);
+  if (reinterpret_cast<std::uintptr_t>(global) % kCopyBytes != 0) {
+    fail(Violation::kMisaligned,
+         "%s (%s:%d): expected an address in global memory aligned to 16 bytes, got %p", kWhat,
+         site.name(), site.line, global);
   }
+  // Here, where AddressSanitizer shows the kernel's line, and not when the copy is done: what is
+  // copied does not change during a kernel.
+  std::memcpy(copy.bytes, global, kCopyBytes);
   // The write may happen from now on.
   note_write(thread, copy.offset, kCopyBytes, site, true);
   Cell* cell = cells(copy.offset);
@@ -206,6 +243,13 @@ void SharedMemory::wait(int thread, int pending, Site site) {
 }
 
 void SharedMemory::finish(int thread) {
+  ending_ = true;
+  if (outside_read_epoch_ == cluster_epoch_) {
+    fail(Violation::kRace,
+         "return of thread %d: expected a barrier of the cluster after another block's read (line "
+         "%d) of shared memory, got none",
+         thread, outside_read_line_);
+  }
   const Copies& copies = copies_[static_cast<std::size_t>(thread)];
   if (copies.under_way.empty()) return;
   fail(Violation::kInFlight,
