@@ -46,13 +46,16 @@ from benchmarks.gpu_check.engines import (
     ours,
     sizes_of,
 )
-from benchmarks.gpu_check.native import How, Library, NativeError
+from benchmarks.gpu_check.native import How, Library, NativeError, tile_name
 from benchmarks.gpu_check.stages import Failed, table
 
 SCHEMA = "dcn_deploy.bench_gpu/1"
 SEED = 20170317
 ROUNDS = 25
 TILE_ROUNDS = 9
+#: Blocks that share a tile's sum, and the most blocks of a multiprocessor up to which that is tried.
+SPLITS = (1, 2, 4, 8)
+BLOCKS_OF_A_MULTIPROCESSOR = 4
 SELF_TOLERANCE = 0.05
 _MOST_SETS = 256
 #: Sets of an engine that is called, not replayed: few, so that all their launches wait in the GPU's queue at once. Its
@@ -304,9 +307,18 @@ def exact(shape: Any, tensors: TensorSet) -> np.ndarray[Any, np.dtype[np.float64
     return result
 
 
-def _tiles(library: Library, mode: Mode) -> list[tuple[str, tuple[int, int]]]:
-    algorithms = ["tensor"] if mode.precision != "float32" else ["simt"]
-    return [(algorithm, tile) for algorithm in algorithms for tile in library.tiles(algorithm)]
+def _tiles(library: Library, shape: Any, mode: Mode) -> list[tuple[str, tuple[int, int], int]]:
+    """Algorithm, tile and number of blocks that share its sum, wherever more of them could be of use."""
+    algorithm = "tensor" if mode.precision != "float32" else "simt"
+    device = library.device()
+    found = []
+    for tile in library.tiles(algorithm):
+        tiles = math.ceil(shape.n * math.prod(shape.output_shape[2:]) / tile[1])
+        tiles *= math.ceil(shape.m / shape.group / tile[0]) * shape.group
+        for splits in SPLITS:
+            if splits == 1 or tiles * splits <= BLOCKS_OF_A_MULTIPROCESSOR * device["multiprocessors"]:
+                found.append((algorithm, tile, splits))
+    return found
 
 
 @dataclass
@@ -400,7 +412,13 @@ def bench(shape: Any, mode: Mode, frame: Frame) -> dict[str, Any]:
         "layout": mode.layout,
         "parameters": {**asdict(shape), "padding": shape.padding, "macs": shape.macs},
         "sets": sets,
-        "chosen": {"algorithm": plan.algorithm, "tile": list(plan.tile), "shared_bytes": plan.info["shared_bytes"]},
+        "chosen": {
+            "algorithm": plan.algorithm,
+            "tile": list(plan.tile),
+            "splits": plan.splits,
+            "estimated_clocks": plan.info["estimated_clocks"],
+            "shared_bytes": plan.info["shared_bytes"],
+        },
         "seconds": {
             name: {**figures(taken, errors[name]), **_how_timed(works[name])} for name, taken in samples.items()
         },
@@ -408,13 +426,13 @@ def bench(shape: Any, mode: Mode, frame: Frame) -> dict[str, Any]:
     }
     if plan.algorithm != "direct" and time.monotonic() <= frame.end:
         by_tile: dict[str, Timed] = {}
-        for algorithm, tile in _tiles(library, mode):
-            name = f"{algorithm} {tile[0]}x{tile[1]}"
+        for tile in _tiles(library, shape, mode):
+            name = f"{tile[0]} {tile_name(tile[1], tile[2])}"
             try:
-                library.plan(sizes_of(shape), forced(how, (algorithm, tile)))
+                library.plan(sizes_of(shape), forced(how, tile))
             except NativeError:
                 continue
-            add(ours(library, name, tile=(algorithm, tile)), by_tile)
+            add(ours(library, name, tile=tile), by_tile)
         with torch.inference_mode():
             taken_by = take_turns(by_tile, TILE_ROUNDS)
         row["tiles"] = {name: statistics.median(taken) for name, taken in taken_by.items()}
@@ -617,7 +635,7 @@ def print_rows(rows: Sequence[dict[str, Any]], say: Callable[[str], None]) -> No
             lines.append(
                 [
                     row["shape"],
-                    f"{row['chosen']['algorithm']} {row['chosen']['tile'][0]}x{row['chosen']['tile'][1]}",
+                    f"{row['chosen']['algorithm']} {tile_name(row['chosen']['tile'], row['chosen']['splits'])}",
                     *("-" if value is None else f"{value * 1e6:.1f}" for value in values),
                     "-" if dense is None else f"{dense:.2f}",
                     "-" if fraction is None else f"{fraction:.0%}",

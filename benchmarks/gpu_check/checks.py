@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_check.devices import Array, Device, relative_rms, to_nchw, to_nhwc
-from benchmarks.gpu_check.native import DTYPES, How, Library, NativeError, Plan
+from benchmarks.gpu_check.native import DTYPES, How, Library, NativeError, Plan, tile_name
 from benchmarks.gpu_check.native import LAYOUTS as LAYOUT_NUMBERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -33,6 +33,8 @@ import cases  # noqa: E402
 SEED = 20170317
 #: Relative RMS error that a result may have.
 BARS = {"float32": 1e-6, "tf32": 1e-3, "float16": 1e-3, "bfloat16": 8e-3}
+#: Blocks that share a tile's sum: they take turns, see :func:`hows`.
+SPLITS = (2, 3, 8, 5)
 LAYOUTS = tuple(itertools.product(("nchw", "nhwc"), repeat=2))
 #: Enough for every path of every kernel, few enough for a tool that slows each of them down a hundredfold.
 REDUCED = (
@@ -268,21 +270,35 @@ def output_shape(case: Any, layout: str) -> tuple[int, ...]:
 
 
 def hows(library: Library, precision: Precision, layouts: Sequence[tuple[str, str]]) -> Iterator[tuple[int, How]]:
-    """Every way to compute in a precision: algorithm × tile × layouts, numbered."""
+    """Every way to compute in a precision, numbered: algorithm × tile × layouts, alone and with a tile's sum shared."""
     number = 0
     for algorithm in precision.algorithms:
         for tile in [(0, 0)] if algorithm == "auto" else library.tiles(algorithm):
             # The tile of a direct kernel is the only one it has: it is not asked for.
             asked = (0, 0) if algorithm == "direct" else tile
+            shared = SPLITS if algorithm in ("tensor", "simt") else ()
             for x_layout, y_layout in layouts:
-                yield number, How(precision.dtype, x_layout, y_layout, precision.allow_tf32, algorithm, asked)
-                number += 1
+                how = How(precision.dtype, x_layout, y_layout, precision.allow_tf32, algorithm, asked)
+                if not shared:
+                    yield number, how
+                    number += 1
+                    continue
+                for splits in (1, shared[number // 2 % len(shared)]):
+                    yield number, dataclasses.replace(how, splits=splits)
+                    number += 1
 
 
 def _plan(library: Library, sizes: dict[str, int], how: How, on: dict[str, int], tally: Tally) -> Plan | None:
-    """A plan; None, and counted, for a tile whose shared memory the device has not, or tensor cores that it has not."""
+    """A plan; None, and counted, for a tile whose shared memory the device has not, or tensor cores that it has not.
+
+    Of blocks that share a sum there are at most as many as it has steps, and as the device lets read each other.
+    """
     try:
-        return library.plan(sizes, how, on)
+        if how.splits < 2:
+            return library.plan(sizes, how, on)
+        alone = library.plan(sizes, dataclasses.replace(how, splits=1), on)
+        splits = min(how.splits, alone.info["steps"], on["cluster_blocks"])
+        return library.plan(sizes, dataclasses.replace(how, splits=splits), on)
     except NativeError as error:
         if not error.refused:
             raise
@@ -322,7 +338,7 @@ def check_case(
                 device.synchronize()
                 actual = device.get(y)
                 actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
-                tally.kernels.add(f"{precision.name} {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
+                tally.kernels.add(f"{precision.name} {plan.algorithm} {tile_name(plan.tile, plan.splits)}")
                 tally.judge(precision.name, relative_rms(actual, problem.expected(how.dtype, *coordinates)), where)
                 if not device.margins_are_poisoned(y):
                     tally.fail(f"{where}: expected nothing to be written beside Y, got something")
@@ -419,7 +435,7 @@ def check_int8(
                 actual = device.get(y)
                 actual = to_nchw(actual) if how.y_layout == "nhwc" else actual
                 tally.launches += 1
-                tally.kernels.add(f"int8 {plan.algorithm} {plan.tile[0]}x{plan.tile[1]}")
+                tally.kernels.add(f"int8 {plan.algorithm} {tile_name(plan.tile, plan.splits)}")
                 if not np.array_equal(actual, expected):
                     unequal = int((actual != expected).sum())
                     tally.fail(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 from collections.abc import Callable
@@ -120,7 +121,7 @@ def ours(library: Library, name: str = "dcn_deploy", *, coordinates: str | None 
         library: the kernels.
         name: of the engine.
         coordinates: type of offset and mask; None for that of the features.
-        tile: None lets the library choose.
+        tile: see :func:`forced`; None lets the library choose.
     """
 
     def prepare(shape: Any, tensors: TensorSet, how: How) -> Run:
@@ -150,9 +151,9 @@ def ours(library: Library, name: str = "dcn_deploy", *, coordinates: str | None 
     return Engine(name, True, prepare, lambda how: None)
 
 
-def forced(how: How, tile: tuple[str, tuple[int, int]]) -> How:
-    """``how`` with an algorithm and a tile of one's own."""
-    return How(how.dtype, how.x_layout, how.y_layout, how.allow_tf32, tile[0], tile[1])
+def forced(how: How, tile: tuple[str, tuple[int, int], int]) -> How:
+    """``how`` with an algorithm, a tile and a number of blocks that share its sum of one's own."""
+    return dataclasses.replace(how, algorithm=tile[0], tile=tile[1], splits=tile[2])
 
 
 def sizes_of(shape: Any) -> dict[str, int]:

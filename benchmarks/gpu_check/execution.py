@@ -15,7 +15,8 @@ from benchmarks.gpu_check.stages import Failed
 #: One for each kind of kernel; large enough that several can run at once.
 _CASE = "det_res4"
 _HOWS = (
-    How("float16", "nhwc", "nhwc"),
+    How("float16", "nhwc", "nhwc", splits=1),
+    How("float16", "nhwc", "nhwc", splits=4),
     How("float16", "nchw", "nchw"),
     How("bfloat16", "nhwc", "nhwc"),
     How("float32", "nhwc", "nhwc"),

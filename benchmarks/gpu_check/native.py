@@ -28,17 +28,20 @@ def _pointers(names: str) -> list[tuple[str, Any]]:
     return [(name, ctypes.c_void_p) for name in names.split()]
 
 
-_Device = _structure("Device", _integers("compute_capability multiprocessors shared_bytes_per_block"))
+_Device = _structure("Device", _integers("compute_capability multiprocessors shared_bytes_per_block cluster_blocks"))
 _Conv = _structure(
     "Conv",
     [
         *_integers("batch in_channels in_h in_w out_channels kernel_h kernel_w stride_h stride_w pad_top pad_left"),
         *_integers("pad_bottom pad_right dilation_h dilation_w group offset_group dtype x_layout y_layout allow_tf32"),
-        *_integers("algorithm tile_rows tile_pixels y_dtype"),
+        *_integers("algorithm tile_rows tile_pixels splits y_dtype"),
         ("y_scale", ctypes.c_double),
     ],
 )
-_Info = _structure("Info", _integers("out_h out_w algorithm tile_rows tile_pixels packed_bytes shared_bytes"))
+_Info = _structure(
+    "Info",
+    _integers("out_h out_w algorithm tile_rows tile_pixels splits steps estimated_clocks packed_bytes shared_bytes"),
+)
 _Tensors = _structure("Tensors", _integers("offset_dtype mask_dtype") + _pointers("x offset bias mask scale y"))
 _Pool = _structure(
     "Pool",
@@ -71,15 +74,22 @@ class How:
     allow_tf32: bool = False
     algorithm: str = "auto"
     tile: tuple[int, int] = (0, 0)
+    #: blocks that share a tile's sum
+    splits: int = 0
     #: for int8 features; with others Y has their type
     y_dtype: str = "float32"
     y_scale: float = 1.0
 
     def __str__(self) -> str:
-        tile = "" if self.tile == (0, 0) else f" {self.tile[0]}x{self.tile[1]}"
+        tile = "" if self.tile == (0, 0) else f" {tile_name(self.tile, self.splits)}"
         tf32 = " tf32" if self.allow_tf32 else ""
         y_dtype = f" Y {self.y_dtype}" if self.dtype == "int8" else ""
         return f"{self.dtype}{tf32}{y_dtype} {self.x_layout}->{self.y_layout} {self.algorithm}{tile}"
+
+
+def tile_name(tile: tuple[int, int], splits: int) -> str:
+    """A block's output channels × pixels, and how many blocks share its sum where that is said and not one."""
+    return f"{tile[0]}x{tile[1]}" + (f"/{splits}" if splits > 1 else "")
 
 
 class Library:
@@ -99,7 +109,7 @@ class Library:
         return str(self._c.dcn_deploy_version().decode("ascii"))
 
     def device(self) -> dict[str, int]:
-        """Compute capability (10·major + minor), multiprocessors and shared memory of the current device."""
+        """What the library asks of the current device: every field of the C structure."""
         device = _Device()
         self._call("device", ctypes.byref(device))
         return {name: int(getattr(device, name)) for name, _ in _Device._fields_}
@@ -131,6 +141,7 @@ class Library:
             algorithm=ALGORITHMS[how.algorithm],
             tile_rows=how.tile[0],
             tile_pixels=how.tile[1],
+            splits=how.splits,
             y_dtype=DTYPES[how.y_dtype],
             y_scale=how.y_scale,
         )
@@ -163,6 +174,7 @@ class Plan:
         names = {number: name for name, number in ALGORITHMS.items()}
         self.algorithm = names[info["algorithm"]]
         self.tile = (info["tile_rows"], info["tile_pixels"])
+        self.splits = info["splits"]
 
     def __del__(self) -> None:
         self._library._c.dcn_deploy_cuda_conv2d_destroy(self._handle)

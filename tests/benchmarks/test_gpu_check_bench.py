@@ -32,7 +32,7 @@ def row(name: str, precision: str, layout: str, **seconds: float) -> dict[str, A
         "precision": precision,
         "layout": layout,
         "parameters": {**asdict(shape), "padding": shape.padding, "macs": shape.macs},
-        "chosen": {"algorithm": "tensor", "tile": [128, 64]},
+        "chosen": {"algorithm": "tensor", "tile": [128, 64], "splits": 2},
         "seconds": {names.get(key, key): {"median": value} for key, value in seconds.items()},
     }
 
@@ -88,7 +88,7 @@ def test_table_of_rows() -> None:
     text = "\n".join(said)
     assert "float16 nhwc, µs" in text
     line = next(line for line in said if line.startswith("det_res4"))
-    assert line.split() == ["det_res4", "tensor", "128x64", "10.0", "80.0", "16.0", "8.0", "1.25", "-"]
+    assert line.split() == ["det_res4", "tensor", "128x64/2", "10.0", "80.0", "16.0", "8.0", "1.25", "-"]
 
 
 @pytest.mark.parametrize(

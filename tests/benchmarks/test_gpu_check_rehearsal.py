@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.gpu_check import bench, checks, child, devices, engines, execution, inside, native, roofline
+from benchmarks.gpu_check import bench, checks, child, choices, devices, engines, execution, inside, native, roofline
 from benchmarks.gpu_check.devices import MARGIN, HostDevice, TorchDevice, relative_rms
 from benchmarks.gpu_check.native import How, Library, NativeError
 from benchmarks.gpu_check.stages import Failed
-from dcn_deploy.models.suite import ConvShape
+from dcn_deploy.models.suite import SUITE, ConvShape
 
 import cases  # isort: skip
 
@@ -73,16 +73,20 @@ def test_every_kernel_on_a_case(name: str, library: Library, on: dict[str, int])
     problem = checks.Problem(HostDevice(), cases.by_name(name), checks.expected_conv)
     checks.check_case(HostDevice(), library, on, problem, tally)
     assert tally.failures == []
-    # Every tile of every algorithm in every precision, and every layout of each.
+    # Every tile of every algorithm in every precision, and every layout of each; of the fused ones with a block for a
+    # tile and with several.
     tiles = {
-        f"{precision.name} {algorithm} {tile[0]}x{tile[1]}"
+        (precision.name, algorithm, f"{tile[0]}x{tile[1]}")
         for precision in checks.PRECISIONS
         for algorithm in precision.algorithms
         if algorithm != "auto"
         for tile in library.tiles(algorithm)
     }
-    assert tiles <= tally.kernels
-    assert tally.launches == 4 * (len(tiles) + len(checks.PRECISIONS))
+    fused = {tile for tile in tiles if tile[1] != "direct"}
+    assert {" ".join(tile) for tile in tiles} <= tally.kernels
+    shared = {tuple(name.split("/")[0].split()) for name in tally.kernels if "/" in name}
+    assert shared == fused
+    assert tally.launches == 4 * (len(tiles) + len(fused) + len(checks.PRECISIONS))
 
 
 def test_an_empty_batch(library: Library, on: dict[str, int]) -> None:
@@ -166,6 +170,13 @@ def test_a_tile_that_does_not_exist_is_refused(library: Library, on: dict[str, i
     assert library.tiles("auto") == []
 
 
+def test_the_document_has_the_choices_as_they_are_made(library: Library, checkout: Path) -> None:
+    table = choices.markdown(library, SUITE)
+    document = (checkout / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert table in document, f"docs/gpu.md is out of date. Its table of tiles must be:\n\n{table}"
+    assert len(table.splitlines()) == len(SUITE) - 1 + 2
+
+
 def test_null_pointers_are_refused(library: Library, on: dict[str, int]) -> None:
     plan = library.plan(checks.sizes_of(cases.by_name("size_7")), How(), on)
     nothing: dict[str, int | None] = dict.fromkeys(("x", "offset", "bias", "mask", "y"))
@@ -182,8 +193,8 @@ def test_int8_to_the_last_bit(name: str, library: Library, on: dict[str, int]) -
         HostDevice(), library, on, cases.by_name(name), tally, layouts=(("nchw", "nhwc"), ("nhwc", "nchw"))
     )
     assert tally.failures == []
-    # Types of Y × layouts × (the library's choice and every tile).
-    assert tally.launches == 2 * 2 * (1 + 4 + 1 + 1)
+    # Types of Y × layouts × (the library's choice, every fused tile twice, and the direct kernel's).
+    assert tally.launches == 2 * 2 * (1 + 2 * (4 + 1) + 1)
 
 
 def test_int8_of_another_scale_fails(library: Library, on: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +245,8 @@ def test_every_kernel_on_pytorchs_tensors(name: str, on_host: None, library: Lib
     problem = checks.Problem(device, cases.by_name(name), checks.expected_conv)
     checks.check_case(device, library, on, problem, tally, layouts=(("nhwc", "nchw"), ("nchw", "nhwc")))
     assert tally.failures == []
-    assert tally.launches == 44
+    # Layouts × (every tile, the fused ones once more, and the library's choice in every precision).
+    assert tally.launches == 2 * (18 + 15 + 4)
 
 
 def test_margins_of_pytorchs_tensors(on_host: None) -> None:
@@ -319,7 +331,11 @@ def test_a_row_of_the_benchmark(
         assert 0 < row["seconds"][engine]["relative_rms_error"] <= checks.BARS[mode.precision]
     if name == "wide":
         assert row["chosen"]["algorithm"] == ("simt" if mode.precision == "float32" else "tensor")
-        assert len(row["tiles"]) == len(library.tiles(row["chosen"]["algorithm"]))
+        assert {name.split("/")[0] for name in row["tiles"]} == {
+            f"{row['chosen']['algorithm']} {rows}x{pixels}"
+            for rows, pixels in library.tiles(row["chosen"]["algorithm"])
+        }
+        assert any("/" in name for name in row["tiles"])
     else:
         assert row["chosen"]["algorithm"] == "direct"
     assert row["roofline"]["binds"] in ("memory", "product", "sampling", "gather")
@@ -448,7 +464,7 @@ def test_an_error_names_the_case_and_the_kernel(
         "no_mask [float32 nhwc->nchw auto, offset float32, mask float32]: NativeError: an illegal memory access was "
         "encountered".replace("[float32", "[float32 float32")
     ]
-    assert tally.launches == 4 * 3 - 1
+    assert tally.launches == 4 * (1 + 2 + 1) - 1
 
 
 def test_nothing_more_is_tried_on_a_device_that_has_stopped_to_work(

@@ -307,7 +307,7 @@ def test_rows_of_a_benchmark_that_crashed_are_kept(
         "precision": "float16",
         "layout": "nhwc",
         "parameters": {"c": 256, "group": 1},
-        "chosen": {"algorithm": "tensor", "tile": [128, 64]},
+        "chosen": {"algorithm": "tensor", "tile": [128, 64], "splits": 2},
         "seconds": {"dcn_deploy": {"median": 1e-5}, "dense conv": {"median": 1e-5}},
     }
     ended = child.Ended("failed", "it ended with status -11", {"rows": [one], "late": ["x"], "broken": ["y"]})
