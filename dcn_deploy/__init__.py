@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dcn_deploy.export.exporter import export as export
 
 _SUBPACKAGES = (
-    "analysis",
     "engine",
     "errors",
     "export",
@@ -31,6 +30,9 @@ _SUBPACKAGES = (
 
 
 def __getattr__(name: str) -> Any:
+    # What a star import brings.
+    if name == "__all__":
+        return [*_SUBPACKAGES, "cmake_path", "library_path"]
     if name == "__version__":
         from importlib.metadata import version
 

@@ -67,6 +67,9 @@ def lazy_attributes(
     """
 
     def get(name: str) -> Any:
+        # What a star import brings. Of a package that defined it itself, __dir__ would not be asked for it either.
+        if name == "__all__":
+            return sorted(defined_in)
         if name in defined_in:
             return getattr(importlib.import_module(f"{package}.{defined_in[name]}"), name)
         if name in submodules:

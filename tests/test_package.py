@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 import dcn_deploy
@@ -120,3 +122,29 @@ def test_the_table_agrees_with_the_torch_operators():
             schema.attribute("padding")
     assert DEFORM_CONV2D.attribute("pads").length == 4
     assert DEFORM_ROI_POOL2D.attribute("output_size").required
+
+
+PACKAGES = ["engine", "export", "models", "nn", "ops", "profiling", "runtime", "validation"]
+
+
+@pytest.mark.parametrize("name", ["", *PACKAGES])
+def test_a_star_import_brings_what_the_package_has(name):
+    package = "dcn_deploy" + (f".{name}" if name else "")
+    names: dict[str, object] = {}
+    exec(f"from {package} import *", names)
+    del names["__builtins__"]
+    module = importlib.import_module(package)
+    assert names
+    assert {key: getattr(module, key) for key in names} == names
+    assert set(names) <= set(dir(module))
+    if name:
+        # Public names, and no helper that the package has imported for itself.
+        assert set(names) >= set(module._DEFINED_IN)
+        assert "lazy_attributes" not in names
+    else:
+        assert set(names) == {*PACKAGES, "errors", "cmake_path", "library_path"}
+
+
+def test_every_name_that_dir_tells_is_there():
+    for name in dir(dcn_deploy):
+        getattr(dcn_deploy, name)

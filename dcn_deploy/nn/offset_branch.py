@@ -36,7 +36,8 @@ class PredictsOffsets(nn.Module):
 
         Positions rounded to half precision would be off by up to a quarter of a pixel near column 500.
         """
-        if torch.is_autocast_enabled(input.device.type):
+        # The device "meta" knows no autocast.
+        if not input.is_meta and torch.is_autocast_enabled(input.device.type):
             with torch.autocast(input.device.type, enabled=False):
                 return branch(input.to(self.offset_layers()[0].weight.dtype))
         return branch(input)

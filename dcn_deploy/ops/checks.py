@@ -9,6 +9,7 @@ from dcn_deploy._lazy import require
 require("torch", "dcn_deploy.ops")
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
 
 from dcn_deploy.errors import DtypeError, InvalidArgumentError, describe  # noqa: E402
 
@@ -76,3 +77,32 @@ def check_coordinate_dtypes(input: Tensor, coordinates: Iterable[tuple[str, Tens
                     remedy="float32 is recommended whatever the features are.",
                 )
             )
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    """Whether forward-mode differentiation goes through a tensor, or through one that a transform of it wraps."""
+    functorch = torch._C._functorch
+    while forward_ad.unpack_dual(tensor).tangent is None:  # type: ignore[no-untyped-call]
+        if not functorch.is_functorch_wrapped_tensor(tensor):
+            return False
+        tensor = functorch.get_unwrapped(tensor)
+    return True
+
+
+def check_no_forward_mode(operator: str, tensors: Iterable[Tensor | None]) -> None:
+    """Refuse forward-mode differentiation, of which ``torch.library.custom_op`` would make zeros without a word.
+
+    Raises:
+        InvalidArgumentError: if one of the tensors has a tangent.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(tensor is not None and _has_tangent(tensor) for tensor in tensors):
+        raise InvalidArgumentError(
+            describe(
+                operator,
+                expected="reverse-mode differentiation",
+                actual="tensors with tangents of the forward mode (torch.func.jvp, jacfwd)",
+                remedy="Use Tensor.backward or torch.autograd.grad, a pass for each output.",
+            )
+        )

@@ -13,6 +13,7 @@ from torch import Tensor  # noqa: E402
 from dcn_deploy.errors import InvalidArgumentError, describe  # noqa: E402
 from dcn_deploy.ops import deform_conv2d_torch as _deform_conv2d_torch  # noqa: E402, F401  (registers the operator)
 from dcn_deploy.ops import deform_roi_pool_torch as _deform_roi_pool_torch  # noqa: E402, F401  (registers the operator)
+from dcn_deploy.ops.checks import check_no_forward_mode  # noqa: E402
 from dcn_deploy.ops.geometry import gamma_of, padding4, pair, spatial_scale_of, whole  # noqa: E402
 from dcn_deploy.schema import DEFORM_ROI_POOL2D  # noqa: E402
 
@@ -102,6 +103,7 @@ def deform_conv2d(
                 remedy="Channels are ordered (offset_group, kH, kW, [Δy, Δx]).",
             )
         )
+    check_no_forward_mode("deform_conv2d", (input, offset, weight, bias, mask))
     output: Tensor = torch.ops.dcn_deploy.deform_conv2d(
         input,
         weight,
@@ -205,6 +207,7 @@ def deform_roi_pool(
     channels = output_channels or 0
     if channels == 0 and input.dim() == 4:
         channels = input.shape[1] // (1 if variant == "aligned" else group_size**2)
+    check_no_forward_mode("deform_roi_pool", (input, rois, offset, mask))
     output: Tensor = torch.ops.dcn_deploy.deform_roi_pool(
         input,
         rois,

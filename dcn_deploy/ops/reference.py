@@ -194,8 +194,8 @@ def deform_roi_pool(
         mask: ``aligned`` [R, 1, pH, pW]; ``psroi`` [R, classes, part, part]. None for all ones.
         variant: ``"aligned"`` or ``"psroi"``.
         output_size: (pH, pW).
-        spatial_scale: map pixels for each image pixel.
-        gamma: factor of the offsets, which are in units of the RoI's own size.
+        spatial_scale: map pixels for each image pixel; rounded to float32, as an ONNX file holds it.
+        gamma: factor of the offsets, which are in units of the RoI's own size; rounded likewise.
         sampling_ratio: ``aligned``: samples of a bin along each axis; 0 for ceil(RoI extent / pooled extent).
         sample_per_part: ``psroi``: samples of a bin along each axis.
         group_size: ``psroi``: channel groups along each axis.
@@ -211,6 +211,7 @@ def deform_roi_pool(
     import numpy as np
 
     x, boxes = np.asarray(X, dtype=np.float64), np.asarray(rois, dtype=np.float64)
+    spatial_scale, gamma = float(np.float32(spatial_scale)), float(np.float32(gamma))
     pooled_h, pooled_w = output_size
     is_aligned = variant == "aligned"
     groups = 1 if is_aligned else group_size

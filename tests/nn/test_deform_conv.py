@@ -169,3 +169,17 @@ def test_repr_shows_what_was_asked_for():
 def test_refusals(kind, arguments, message):
     with pytest.raises(InvalidArgumentError, match=message):
         kind(**{"in_channels": 6, "out_channels": 4, "kernel_size": 3, **arguments})
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_meta_device_tells_shapes(kind):
+    """A network that is built without memory runs for its shapes, and takes its weights afterwards."""
+    wanted = make(kind, padding=1)
+    with torch.device("meta"):
+        layer = make(kind, padding=1)
+        y = layer(torch.empty(2, 6, 9, 11))
+    assert (y.device.type, y.shape) == ("meta", (2, 4, 9, 11))
+    assert make(kind, padding=1, device="meta")(torch.empty(1, 6, 5, 5, device="meta")).shape == (1, 4, 5, 5)
+    layer.to_empty(device="cpu").load_state_dict(wanted.state_dict())
+    x = torch.randn(2, 6, 9, 11)
+    torch.testing.assert_close(layer(x), wanted(x), rtol=0, atol=0)

@@ -281,3 +281,15 @@ def test_other_channels_are_refused(kind):
         InvalidArgumentError, match=r"input\.shape: expected \[N, 6, H, W\] \(in_channels\), got \[1, 5"
     ):
         make(kind)(torch.zeros(1, 5, 9, 9), ROIS[:1])
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_meta_device_tells_shapes(kind):
+    wanted = make(kind)
+    with torch.device("meta"):
+        layer = make(kind)
+        y = layer(torch.empty(2, 6, 9, 11), torch.empty(4, 5))
+    assert (y.device.type, y.shape) == ("meta", (4, 6, 3, 3))
+    layer.to_empty(device="cpu").load_state_dict(wanted.state_dict())
+    x = torch.randn(2, 6, 9, 11)
+    torch.testing.assert_close(layer(x, ROIS), wanted(x, ROIS), rtol=0, atol=0)

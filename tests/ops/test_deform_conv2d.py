@@ -357,3 +357,22 @@ def test_torchvisions_operator_is_used_where_it_fits():
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "done"
+
+
+def test_the_forward_mode_is_refused():
+    """It would give zeros: torch.library.custom_op knows the reverse mode alone."""
+
+    def run(x):
+        return deform_conv2d(x, torch.zeros(1, 18, 5, 5), torch.ones(2, 2, 3, 3), padding=1)
+
+    x = torch.randn(1, 2, 5, 5)
+    with pytest.raises(InvalidArgumentError, match=r"reverse-mode differentiation, got tensors with tangents"):
+        torch.func.jvp(run, (x,), (x,))
+    with pytest.raises(InvalidArgumentError, match=r"Use Tensor\.backward or torch\.autograd\.grad"):
+        torch.func.jacfwd(run)(x)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        with pytest.raises(InvalidArgumentError, match="tangents"):
+            run(dual)
+        # One that has none is as welcome as ever.
+        torch.testing.assert_close(run(x), run(x.clone().requires_grad_()))

@@ -705,3 +705,36 @@ def test_an_accelerator_makes_zeros_of_a_batch_index_out_of_range(index, monkeyp
 def test_a_list_of_boxes_is_refused_with_the_remedy() -> None:
     with pytest.raises(InvalidArgumentError, match=r"rois: expected a tensor \[R, 5\].*got list.*torch\.cat"):
         deform_roi_pool(torch.zeros(1, 4, 5, 5), [torch.zeros(1, 4)], output_size=2)  # type: ignore[arg-type]
+
+
+def test_the_forward_mode_is_refused():
+    """It would give zeros: torch.library.custom_op knows the reverse mode alone."""
+
+    def run(x):
+        return deform_roi_pool(x, torch.tensor([[0.0, 0, 0, 3, 3]]), output_size=2)
+
+    x = torch.randn(1, 2, 5, 5)
+    with pytest.raises(InvalidArgumentError, match=r"reverse-mode differentiation, got tensors with tangents"):
+        torch.func.jvp(run, (x,), (x,))
+    with pytest.raises(InvalidArgumentError, match=r"Use Tensor\.backward or torch\.autograd\.grad"):
+        torch.func.jacfwd(run)(x)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        with pytest.raises(InvalidArgumentError, match="tangents"):
+            run(dual)
+        # One that has none is as welcome as ever.
+        torch.testing.assert_close(run(x), run(x.clone().requires_grad_()))
+
+
+def test_the_reference_takes_attributes_as_a_file_holds_them(rng):
+    """0.3 and 0.1 are no numbers of float32; each deployed form has the nearest ones that are."""
+    x, offset = rng.normal(size=(1, 2, 40, 40)), rng.normal(size=(1, 2, 2, 2))
+    rois = [[0, 3, 5, 121, 130]]
+    plain, rounded = (
+        reference.deform_roi_pool(x, rois, offset, output_size=(2, 2), spatial_scale=scale, gamma=gamma)
+        for scale, gamma in ((0.3, 0.1), (float(np.float32(0.3)), float(np.float32(0.1))))
+    )
+    np.testing.assert_array_equal(plain, rounded)
+    inputs = (torch.from_numpy(x), torch.tensor(rois, dtype=torch.float64), torch.from_numpy(offset))
+    ours = deform_roi_pool(*inputs, output_size=2, spatial_scale=0.3, gamma=0.1).numpy()
+    assert relative_rms(ours, plain) < 1e-14
