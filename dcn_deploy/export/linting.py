@@ -26,8 +26,8 @@ _RANK = {"error": 0, "warning": 1, "note": 2}
 #: Where a model can be headed to; ``any`` is a runtime that knows nothing but the ONNX standard.
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx", "openvino", "any")
 
-#: Beyond this extent half-precision coordinates are no better than an eighth of a pixel.
-_HALF_COORDINATE_EXTENT = 256
+#: Beyond this extent coordinates of the type may be off by an eighth of a pixel.
+_EIGHTH_PIXEL_FROM = {"float16": 256, "bfloat16": 32}
 #: From here on a whole step of the type is half a pixel, so that a RoI's corner is off by up to a quarter.
 _QUARTER_PIXEL_FROM = {"float16": 512, "bfloat16": 64}
 #: Up to here the type holds every whole number.
@@ -317,13 +317,15 @@ def _float64_sampling(context: _Context) -> Iterator[tuple[str, str]]:
 def _half_offset(context: _Context) -> Iterator[tuple[str, str]]:
     for row in context.in_form("plugin", "standard", "decomposed", schema=DEFORM_CONV2D):
         assert row.view is not None
-        dtype = row.view.dtypes.get("offset")
+        dtype = row.view.dtypes.get("offset") or ""
+        limit = _EIGHTH_PIXEL_FROM.get(dtype)
         extents = [d for d in row.view.dims("X", 4)[2:] if isinstance(d, int)]
-        if dtype in ("float16", "bfloat16") and max(extents, default=0) > _HALF_COORDINATE_EXTENT:
+        if limit is not None and max(extents, default=0) > limit:
             yield (
                 row.name,
                 f"offset is {dtype} on a map {max(extents)} pixels long: a runtime that adds it to the position in "
-                f"that type is off by a quarter of a pixel and more.",
+                f"that type is off by up to an eighth of a pixel beyond pixel {limit}, and by twice as much with each "
+                f"doubling.",
             )
 
 
@@ -392,16 +394,35 @@ def _mask_not_activated(context: _Context) -> Iterator[tuple[str, str]]:
         value = _input(row, "mask")
         passed = 0
         while value is not None and passed < 16:
-            producer = value.producer()
-            if producer is None or producer.op_type not in _LAYOUT_OPERATORS:
+            passes = _unchanged_or_scaled(value.producer())
+            if passes is None:
                 break
-            value, passed = producer.inputs[0], passed + 1
+            value, passed = passes, passed + 1
         producer = None if value is None else value.producer()
         if producer is not None and producer.op_type not in _ACTIVATIONS | {"Constant"}:
             yield (
                 row.name,
                 f"mask comes from {producer.op_type} and not from a Sigmoid: some old networks feed raw logits.",
             )
+
+
+def _unchanged_or_scaled(node: ir.Node | None) -> ir.Value | None:
+    """The input whose values a node lets through, or multiplies by a constant, as in 2·sigmoid(logits); else None."""
+    if node is None or node.op_type in _LAYOUT_OPERATORS:
+        return node.inputs[0] if node is not None else None
+    if node.op_type == "Div" and _is_constant(node.inputs[1]):
+        return node.inputs[0]
+    if node.op_type == "Mul":
+        others = [value for value in node.inputs if not _is_constant(value)]
+        return others[0] if len(others) == 1 else None
+    return None
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    if value is None:
+        return False
+    producer = value.producer()
+    return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
 
 
 def _input(row: _Deformable, tensor: str) -> ir.Value | None:

@@ -46,6 +46,16 @@ def with_mask_producer(*op_types: str) -> onnx.ModelProto:
     return source
 
 
+def with_scaled_mask(activation: str, *, op_type: str = "Mul", constant_first: bool = False) -> onnx.ModelProto:
+    """A model whose mask is that of an activation times 2, as in DCNv2's original code, or divided by 2."""
+    source = with_mask_producer(activation, "Identity")
+    source.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+    scaling = source.graph.node[1]
+    scaling.op_type = op_type
+    scaling.input.insert(0 if constant_first else 1, "two")
+    return source
+
+
 def with_bias() -> onnx.ModelProto:
     """A model whose bias is a weight."""
     source = model("plugin")
@@ -236,6 +246,13 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
         lambda: model("plugin", WIDE, dtype=np.float16, coordinate_dtype=np.float32),
     ),
     ("half-offset", None, lambda: model("plugin", WIDE, dtype=np.float16), lambda: model("plugin", dtype=np.float16)),
+    # bfloat16 is as coarse beyond pixel 32 as float16 is beyond 256.
+    (
+        "half-offset",
+        None,
+        lambda: model("plugin", variant(w=40), dtype=ml_dtypes.bfloat16),
+        lambda: model("plugin", variant(w=40), dtype=np.float16),
+    ),
     (
         "half-offset",
         None,
@@ -280,6 +297,26 @@ EXAMPLES: list[tuple[str, str | None, Callable[[], onnx.ModelProto], Callable[[]
         None,
         lambda: convert(with_mask_producer("Tanh", "Identity"), "decomposed"),
         lambda: convert(with_mask_producer("Sigmoid", "Identity"), "decomposed"),
+    ),
+    ("mask-without-sigmoid", None, lambda: with_scaled_mask("Tanh"), lambda: with_scaled_mask("Sigmoid")),
+    (
+        "mask-without-sigmoid",
+        None,
+        lambda: with_scaled_mask("Tanh", constant_first=True),
+        lambda: with_scaled_mask("Sigmoid", constant_first=True),
+    ),
+    (
+        "mask-without-sigmoid",
+        None,
+        lambda: with_scaled_mask("Tanh", op_type="Div"),
+        lambda: with_scaled_mask("Sigmoid", op_type="Div"),
+    ),
+    (
+        "mask-without-sigmoid",
+        None,
+        # 2 / sigmoid is no modulation.
+        lambda: with_scaled_mask("Sigmoid", op_type="Div", constant_first=True),
+        lambda: with_scaled_mask("Sigmoid", op_type="Div"),
     ),
 ]
 
