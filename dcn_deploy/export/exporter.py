@@ -98,7 +98,8 @@ def export(
 
     Args:
         model: a network in eval mode, or a ``torch.export.ExportedProgram``.
-        args: example inputs; a single tensor or a sequence.
+        args: example inputs; a single tensor or a sequence. A dict at its end is an input as well; what ``forward``
+            takes by keyword goes into ``kwargs``.
         path: where to write; must end in ``.onnx``.
         form: ``"plugin"``, ``"standard"`` or ``"decomposed"``.
         opset: version of the ONNX standard. None takes the lowest one that the form and the element types
@@ -117,7 +118,8 @@ def export(
         What was written.
 
     Raises:
-        InvalidArgumentError: for an unusable path, form, opset, name or dynamic shape.
+        InvalidArgumentError: for an unusable path, form, opset, name or dynamic shape, and for more names than there
+            are inputs or outputs.
         ExportError: if the network is in training mode, cannot be captured, calls an operator that has no
             translation, or an axis that was to be dynamic was fixed by the network.
         UnsupportedError: if an operator does not exist in the form or the opset.
@@ -131,8 +133,9 @@ def export(
     positional = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     _check_model(model)
     tensors = _tensors(model, positional, kwargs or {})
+    _check_names(input_names, output_names, _state_dict(model))
     chosen = _choose_opset(opset, form, tensors)
-    dynamic = _Dynamic(model, dynamic_shapes, input_names, (len(positional), list(kwargs or ())))
+    dynamic = _Dynamic(model, dynamic_shapes, input_names, positional, kwargs or {})
 
     exported = _torch_export(
         model,
@@ -143,6 +146,8 @@ def export(
         input_names=input_names,
         output_names=output_names,
     )
+    _check_no_surplus("input_names", input_names, exported.graph.inputs)
+    _check_no_surplus("output_names", output_names, exported.graph.outputs)
     dynamic.check(exported)
     _clean(exported)
     state = _state_dict(model)
@@ -205,6 +210,39 @@ def _check_model(model: Any) -> None:
             )
 
 
+def _check_names(
+    input_names: Sequence[str] | None, output_names: Sequence[str] | None, state: Mapping[str, Any]
+) -> None:
+    """Refuse names that no value of a graph can have, or that two of them would share."""
+    taken = dict.fromkeys(state, "a weight of the network")
+    for argument, names in (("input_names", input_names), ("output_names", output_names)):
+        if isinstance(names, str):
+            raise InvalidArgumentError(
+                describe(argument, expected="a sequence of names", actual=repr(names), remedy=f"Write [{names!r}].")
+            )
+        for i, name in enumerate(names or ()):
+            what = f"{argument}[{i}]"
+            if not isinstance(name, str) or not name:
+                raise InvalidArgumentError(describe(what, expected="a name", actual=repr(name)))
+            if name in taken:
+                raise InvalidArgumentError(
+                    describe(what, expected="a name of its own", actual=f"{name!r}, the name of {taken[name]}")
+                )
+            taken[name] = what
+
+
+def _check_no_surplus(argument: str, names: Sequence[str] | None, values: Sequence[ir.Value]) -> None:
+    if names is not None and len(names) > len(values):
+        raise InvalidArgumentError(
+            describe(
+                argument,
+                expected=f"at most {len(values)} name(s), since the exported network has so many",
+                actual=f"{len(names)} ({', '.join(names)})",
+                remedy="Arguments that are no tensors, and outputs that are None, are not part of a graph.",
+            )
+        )
+
+
 def _state_dict(model: torch.nn.Module | torch.export.ExportedProgram) -> Mapping[str, Any]:
     """Return parameters and buffers by name (an ExportedProgram has a property where a module has a method)."""
     state = model.state_dict
@@ -263,13 +301,20 @@ class _Dynamic:
         model: the network.
         shapes: what the caller gave.
         input_names: names that the caller gave the inputs.
-        given: number of positional example inputs, and names of the others.
+        args: the example inputs.
+        kwargs: those by keyword.
     """
 
     def __init__(
-        self, model: Any, shapes: Any, input_names: Sequence[str] | None, given: tuple[int, Sequence[str]]
+        self,
+        model: Any,
+        shapes: Any,
+        input_names: Sequence[str] | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> None:
         import torch
+        from torch.utils import _pytree
 
         self._shapes = shapes
         #: axes that must come out dynamic, by name of the ONNX input
@@ -282,9 +327,10 @@ class _Dynamic:
             by_argument = dict(zip(arguments, shapes, strict=False))
         elif isinstance(shapes, Mapping):
             by_argument = {self._argument(name, arguments, names): axes for name, axes in shapes.items()}
-            # torch wants an entry for every argument that is given, and renames axes by their order.
-            every = [*arguments[: given[0]], *given[1]]
-            self._shapes = {name: by_argument.get(name) for name in dict.fromkeys((*every, *by_argument))}
+            # torch wants an entry for every argument that is given, of its structure, and renames axes by their order.
+            given = {**dict(zip(arguments, args, strict=False)), **kwargs}
+            fixed = {name: _pytree.tree_map(lambda leaf: None, value) for name, value in given.items()}
+            self._shapes = {**fixed, **by_argument}
         else:
             return
         for argument, axes in by_argument.items():
@@ -370,6 +416,9 @@ def _torch_export(
     from dcn_deploy.export.translation import translation_table
 
     table = translation_table()
+    if args and isinstance(args[-1], dict) and not kwargs:
+        # torch.onnx.export takes a dict at the end for keyword arguments, and takes off an empty one.
+        args = (*args, {})
     try:
         with _quiet():
             program = torch.onnx.export(

@@ -449,3 +449,54 @@ def test_errors_of_our_own_operator_come_through(tmp_path: Path) -> None:
     args = (torch.randn(1, 4, 9, 9), torch.randn(1, 18, 3, 3), torch.randn(2, 4, 3, 3))
     with pytest.raises(ExportError, match=r"Wrong cannot be exported.*offset\.shape\[2\]: expected Ho = 7, got 3"):
         dcn_deploy.export(Wrong().eval(), args, tmp_path / "n.onnx")
+
+
+class TakesDict(nn.Module):
+    """The last input is a dict: torch.onnx.export takes such a one for keyword arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = ModulatedDeformConv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: Tensor, extra: dict[str, Tensor], gain: Tensor | None = None) -> Tensor:
+        y: Tensor = self.layer(image) * extra["scale"]
+        return y if gain is None else y * gain
+
+
+@pytest.mark.parametrize("gain", [False, True])
+def test_a_dict_as_the_last_input(gain: bool, tmp_path: Path) -> None:
+    network, image, extra = TakesDict().eval(), torch.randn(1, 4, 6, 5), {"scale": torch.tensor([3.0])}
+    kwargs = {"gain": torch.tensor([-2.0])} if gain else None
+    path = tmp_path / "n.onnx"
+    result = dcn_deploy.export(
+        network, (image, extra), path, form="standard", kwargs=kwargs, dynamic_shapes={"image": {0: "n"}}
+    )
+    assert list(result.inputs) == ["image", "extra_scale", *(["gain"] if gain else [])]
+    assert result.inputs["image"][0] == "n"
+    inputs = {"image": image, "extra_scale": extra["scale"], **(kwargs or {})}
+    with dcn_deploy.runtime.create("onnxruntime", path) as runner:
+        (y,) = runner.infer({name: value.numpy() for name, value in inputs.items()}).values()
+    np.testing.assert_allclose(y, network(image, extra, **(kwargs or {})).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"input_names": ["a", "b", "c"]}, r"input_names: expected at most 2 name\(s\).*got 3 \(a, b, c\)"),
+        ({"output_names": ["a", "b"]}, r"output_names: expected at most 1 name\(s\).*got 2 \(a, b\)"),
+        ({"input_names": ["a", "a"]}, r"input_names\[1\]: expected a name of its own, got 'a', the name of input_n"),
+        (
+            {"input_names": ["a"], "output_names": ["a"]},
+            r"output_names\[0\]: expected a name of its own, got 'a', the name of input_names\[0\]",
+        ),
+        ({"output_names": ["layer.weight"]}, "expected a name of its own, got 'layer.weight', the name of a weight"),
+        ({"input_names": [""]}, r"input_names\[0\]: expected a name, got ''"),
+        ({"input_names": "image"}, r"input_names: expected a sequence of names, got 'image'\. Write \['image'\]"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value),
+)
+def test_names_that_no_graph_can_have_are_refused(names: dict[str, Any], message: str, tmp_path: Path) -> None:
+    args = (torch.randn(1, 4, 6, 5), {"scale": torch.tensor([3.0])})
+    with pytest.raises(InvalidArgumentError, match=message):
+        dcn_deploy.export(TakesDict().eval(), args, tmp_path / "n.onnx", **names)
+    assert list(tmp_path.iterdir()) == []
