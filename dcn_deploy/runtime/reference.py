@@ -13,6 +13,7 @@ from dcn_deploy.runtime import onnx_model
 from dcn_deploy.runtime.base import ModelRunner
 from dcn_deploy.runtime.feed import check_feed
 from dcn_deploy.runtime.float64 import to_float64
+from dcn_deploy.runtime.reference_operators import standard_operators
 from dcn_deploy.runtime.runner import RunnerOptions, TensorSpec
 from dcn_deploy.schema import DEFORM_CONV2D, DEFORM_ROI_POOL2D, OPERATORS, OperatorSchema
 
@@ -25,9 +26,9 @@ class ReferenceRunner(ModelRunner):
     """Runs an ONNX file in the evaluator of the ``onnx`` package, with all tensors in float64.
 
     Where the evaluator rounds to float32 inside or fails on a boundary case, an operator of ours takes its
-    place: this project's operators, the standard ``DeformConv``, and the two-dimensional ``GridSample`` of the
-    decomposed form. It is slow, and every feed is taken in the model's element type or in
-    float64; outputs that would be floating-point are float64.
+    place: this project's operators, the standard ``DeformConv``, the two-dimensional ``GridSample`` of the
+    decomposed form, and those of :mod:`dcn_deploy.runtime.reference_operators`. It is slow, and every feed is taken in
+    the model's element type or in float64; outputs that would be floating-point are float64.
     """
 
     backend: ClassVar[str] = "reference"
@@ -43,6 +44,14 @@ class ReferenceRunner(ModelRunner):
         require("onnx", "the backend 'reference'")
         from onnx.reference import ReferenceEvaluator
 
+        new_ops = [*_operators(), *standard_operators()]
+
+        class Evaluator(ReferenceEvaluator):
+            """Also for the functions and subgraphs of a model, for which it makes others of its class."""
+
+            def __init__(self, proto: Any, **options: Any) -> None:
+                super().__init__(proto, **{**options, "new_ops": new_ops})
+
         model = onnx_model.load(self.model, "the backend 'reference'")
         self._inputs = onnx_model.input_specs(model)
         wide = to_float64(model)
@@ -50,7 +59,7 @@ class ReferenceRunner(ModelRunner):
             spec.name for spec in onnx_model.input_specs(wide) if spec.dtype == np.dtype(np.float64)
         )
         try:
-            self._evaluator = ReferenceEvaluator(wide, new_ops=[*_operators(), *_corrected(_opset(wide))])
+            self._evaluator = Evaluator(wide)
         except Exception as error:
             # The evaluator raises RuntimeError, NotImplementedError and others for a node it does not know.
             raise BackendError(
@@ -145,6 +154,8 @@ def _operators() -> list[type]:
             if X.ndim == 4 and mode in ("bilinear", "linear") and padding_mode == "zeros":
                 return (grid_sample_2d(X, grid, align_corners=bool(align_corners)),)
             evaluate: Any = super()._run
+            # As the modes are called from opset 20 on, which is the version that the evaluator has.
+            mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
             result: tuple[np.ndarray[Any, Any]] = evaluate(X, grid, mode, padding_mode, align_corners)
             return result
 
@@ -178,74 +189,6 @@ def _operators() -> list[type]:
     ours = [named(schema, schema.op_type, schema.domain) for schema in OPERATORS.values()]
     standard = [named(schema, schema.standard.op_type, "") for schema in OPERATORS.values() if schema.standard]
     return [*ours, *standard, GridSample]
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    """Return the version of the standard that a model is in."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
-
-
-def _corrected(opset: int) -> list[type]:
-    """Return operators that the evaluator of the onnx package computes otherwise than the standard says.
-
-    Below opset 13 ``Softmax`` and its like flatten their input to two dimensions at ``axis``, which is 1 by default;
-    below 16 ``RoiAlign`` has no offset of half a pixel. The sum of ``LRN`` reaches over (size − 1)/2 channels on either
-    side, one more above where that is not whole.
-    """
-    import numpy as np
-    from onnx.reference.op_run import OpRun
-    from onnx.reference.ops.op_roi_align import RoiAlign as EvaluatorRoiAlign
-
-    class LRN(OpRun):
-        op_domain = ""
-
-        def _run(self, x: Any, alpha: Any = None, beta: Any = None, bias: Any = None, size: Any = None) -> tuple[Any]:
-            square = np.zeros((x.shape[0], x.shape[1] + size - 1, *x.shape[2:]), dtype=np.float64)
-            before = (size - 1) // 2
-            square[:, before : before + x.shape[1]] = np.square(x, dtype=np.float64)
-            total = sum(square[:, start : start + x.shape[1]] for start in range(size))
-            return ((x / (float(bias) + float(alpha) / size * total) ** float(beta)).astype(x.dtype),)
-
-    class Flattening(OpRun):
-        op_domain = ""
-
-        def _rows(self, x: Any, axis: int) -> Any:
-            given = any(attribute.name == "axis" for attribute in self.onnx_node.attribute)
-            place = axis if given else 1
-            return x.reshape(int(np.prod(x.shape[: place % x.ndim if place < 0 else place])), -1)
-
-    class Softmax(Flattening):
-        def _run(self, x: Any, axis: Any = None) -> tuple[Any]:
-            rows = self._rows(x, axis)
-            powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-            return ((powers / powers.sum(axis=1, keepdims=True)).reshape(x.shape).astype(x.dtype),)
-
-    class LogSoftmax(Flattening):
-        def _run(self, x: Any, axis: Any = None) -> tuple[Any]:
-            rows = self._rows(x, axis)
-            below = rows - rows.max(axis=1, keepdims=True)
-            return ((below - np.log(np.exp(below).sum(axis=1, keepdims=True))).reshape(x.shape).astype(x.dtype),)
-
-    class Hardmax(Flattening):
-        def _run(self, x: Any, axis: Any = None) -> tuple[Any]:
-            rows = self._rows(x, axis)
-            one_hot = np.zeros_like(rows)
-            one_hot[np.arange(len(rows)), rows.argmax(axis=1)] = 1
-            return (one_hot.reshape(x.shape),)
-
-    class RoiAlign(EvaluatorRoiAlign):
-        def _run(self, *inputs: Any, **attributes: Any) -> tuple[Any]:
-            attributes["coordinate_transformation_mode"] = "output_half_pixel"
-            evaluate: Any = super()._run
-            result: tuple[Any] = evaluate(*inputs, **attributes)
-            return result
-
-    found: list[type] = [LRN]
-    if opset < 13:
-        found += [Softmax, LogSoftmax, Hardmax]
-    if opset < 16:
-        found.append(RoiAlign)
-    return found
 
 
 def grid_sample_2d(
