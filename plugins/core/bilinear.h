@@ -28,12 +28,23 @@ constexpr int32_t kMaxExtent = 1 << 30;
 // One axis of a position: the pixels at `first` and `first + 1` with their weights, and whether
 // each counts.
 struct BilinearAxis {
-  int32_t first;  // in [-1, size - 1]
+  int32_t first;  // of no meaning where neither counts
   bool has_first;
   bool has_second;
   float weight_first;
   float weight_second;
 };
+
+// The greatest whole number that is not above `value`, which is within 32 bits.
+DCN_DEPLOY_HOST_DEVICE static inline int32_t floor_of(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float2int_rd(value);
+#else
+  // Truncation goes towards zero, so up for negative values.
+  const int32_t truncated = static_cast<int32_t>(value);
+  return truncated - (value < static_cast<float>(truncated) ? 1 : 0);
+#endif
+}
 
 // The position base + offset on an axis of `size` pixels, 1 <= size <= kMaxExtent, |base| <=
 // kMaxExtent. Internal linkage: see half.h.
@@ -43,17 +54,16 @@ DCN_DEPLOY_HOST_DEVICE static inline BilinearAxis bilinear_axis(int32_t base, fl
   // Written so that NaN fails it. What passes can be converted to an integer.
   const bool in_range = offset > -limit && offset < limit;
   const float safe = in_range ? offset : 0.0f;
-  // floor(): truncation goes towards zero, so up for negative values.
-  const int32_t truncated = static_cast<int32_t>(safe);
-  const int32_t whole = truncated - (safe < static_cast<float>(truncated) ? 1 : 0);
+  const int32_t whole = floor_of(safe);
   const float fraction = safe - static_cast<float>(whole);
-  const int32_t first = base + whole;
-  // At -1 exactly nothing is sampled, not even pixel 0 with a weight of zero: it may be NaN.
-  const bool inside = in_range && first >= -1 && first < size && (first >= 0 || fraction > 0.0f);
   BilinearAxis axis;
-  axis.first = inside ? first : 0;
-  axis.has_first = inside && first >= 0;
-  axis.has_second = inside && first + 1 < size;
+  axis.first = base + whole;
+  // A pixel below zero is far above `size` as an unsigned number.
+  axis.has_first = in_range && static_cast<uint32_t>(axis.first) < static_cast<uint32_t>(size);
+  // At -1 exactly nothing is sampled, not even pixel 0 with a weight of zero: it may be NaN.
+  axis.has_second = in_range &&
+                    static_cast<uint32_t>(axis.first + 1) < static_cast<uint32_t>(size) &&
+                    (axis.first >= 0 || fraction > 0.0f);
   axis.weight_first = 1.0f - fraction;
   axis.weight_second = fraction;
   return axis;

@@ -65,8 +65,6 @@ TEST(Bilinear, NonFiniteAndHugeOffsetsAreOutside) {
     for (const std::int32_t base : {-kMaxExtent, -1, 0, 5, kMaxExtent}) {
       const BilinearAxis axis = bilinear_axis(base, offset, 7);
       EXPECT_FALSE(axis.has_first || axis.has_second) << "offset " << offset << ", base " << base;
-      EXPECT_GE(axis.first, -1);
-      EXPECT_LT(axis.first, 7);
       EXPECT_TRUE(std::isfinite(axis.weight_first) && std::isfinite(axis.weight_second));
     }
   }

@@ -22,8 +22,6 @@ constexpr std::int64_t kFewestProducts = 256;
 // Tensor-core instructions with float32 sums of 16-bit products 16 deep, bfloat16 and asynchronous
 // copies.
 constexpr int kTensorComputeCapability = 80;
-// Offset groups in one step, for groups narrower than a step.
-constexpr std::int64_t kMaxOffsetSlots = 4;
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -147,6 +145,9 @@ constexpr std::int64_t kStepLatency = 400;
 // each other's sums.
 constexpr std::int64_t kBlockLatency = 3000;
 constexpr std::int64_t kClusterLatency = 2000;
+// Instructions of a warp that locates 32 samples.
+constexpr std::int64_t kLocateInstructions = 150;
+constexpr std::int64_t kWarpSchedulers = 4;
 
 // Clocks that a launch takes with a tile whose sum so many blocks share: an estimate, not measured,
 // which is only compared with others'.
@@ -156,15 +157,25 @@ std::int64_t estimated_clocks(const DeformConv2dPlan& plan, const FusedKernel& k
   // What a misaligned X costs is not known before a launch.
   const FusedCost& cost =
       plan.x_layout == Layout::kNhwc && has_whole_units(plan) ? kernel.by_unit : kernel.by_element;
-  const std::int64_t steps = ceil_div(p.kernel_h * p.kernel_w * plan.chunks, splits);
+  const std::int64_t taps = p.kernel_h * p.kernel_w;
+  const std::int64_t all_steps = taps * plan.chunks;
+  // Those that sample elsewhere than the step before.
+  const std::int64_t locating =
+      plan.offset_slots > 1
+          ? all_steps
+          : taps * std::min<std::int64_t>(plan.chunks, ceil_div(p.offset_group, p.group));
+  const std::int64_t warps = plan.offset_slots * kernel.tile.pixels / kWarpSize;
+  const std::int64_t clocks = cost.step_clocks + warps * kLocateInstructions / kWarpSchedulers *
+                                                     locating /
+                                                     std::max<std::int64_t>(all_steps, 1);
+  const std::int64_t steps = ceil_div(all_steps, splits);
   const std::int64_t tiles = ceil_div(p.batch * p.out_h * p.out_w, kernel.tile.pixels) *
                              ceil_div(p.out_channels / p.group, kernel.tile.rows) * p.group;
   // Of the multiprocessor that has most to do.
   const std::int64_t blocks = ceil_div(tiles * splits, std::max(device.multiprocessors, 1));
   const std::int64_t together = std::clamp<std::int64_t>(blocks, 1, cost.resident_blocks);
   const std::int64_t rounds = ceil_div(blocks, together);
-  const std::int64_t step =
-      std::max<std::int64_t>(together * cost.step_clocks, cost.step_clocks + kStepLatency);
+  const std::int64_t step = std::max<std::int64_t>(together * clocks, clocks + kStepLatency);
   return rounds * (steps * step + kBlockLatency + (splits > 1 ? kClusterLatency : 0));
 }
 
@@ -220,8 +231,9 @@ Status plan_fused(const Device& device, const DeformConv2dOptions& options,
   const std::int64_t offset_group_channels = p.in_channels / p.offset_group;
   const std::int64_t depth = depth_of(plan->algorithm, plan->dtype);
   const std::int64_t chunk_channels =
-      offset_group_channels >= depth ? depth
-                                     : std::min(depth, kMaxOffsetSlots * offset_group_channels);
+      offset_group_channels >= depth
+          ? depth
+          : std::min(depth, std::int64_t{kMaxOffsetSlots} * offset_group_channels);
   plan->chunk_channels = static_cast<std::int32_t>(chunk_channels);
   plan->chunks = static_cast<std::int32_t>(ceil_div(group_channels, chunk_channels));
   plan->offset_slots = static_cast<std::int32_t>(offset_slots(p, chunk_channels));

@@ -47,6 +47,10 @@ constexpr int kRowUnits = 4;
 constexpr int kRowBytes = kUnitBytes * kRowUnits;
 constexpr int kStages = 3;
 
+// Offset groups of a step where these are narrower than a step; one more where they do not begin
+// with it.
+constexpr int kMaxOffsetSlots = 4;
+
 // Rows of the output that the epilogue holds at a time.
 constexpr int kEpilogueRows = 64;
 
@@ -249,7 +253,7 @@ class FusedDeformConv2d {
       if (step + kStages - 1 < steps) copy_weights(stage_ahead);
       copy_async_commit();
       bool locating = false;
-      PlaceBits places;
+      Places places;
       if (step + 1 < steps) {
         move_maps(located);
         read_samples(located, buffer);
@@ -267,10 +271,10 @@ class FusedDeformConv2d {
   }
 
   // As many as there are registers for.
-  static constexpr int kResidentBlocks = kThreads == 256            ? kBlocks
-                                         : !Math::kUsesTensorCores  ? 2
-                                         : kAccess == Access::kUnit ? 4
-                                                                    : 3;
+  static constexpr int kResidentBlocks = kThreads == 256                             ? kBlocks
+                                         : !Math::kUsesTensorCores                   ? 2
+                                         : kAccess == Access::kUnit || kPixels == 32 ? 4
+                                                                                     : 2;
 
  private:
   using Storage = typename Math::Storage;
@@ -284,6 +288,8 @@ class FusedDeformConv2d {
                                            ? Shared::kWeights + Shared::kSamples
                                            : Shared::kEpilogue;
   static constexpr int kSampleUnits = kPixels * kRowUnits / kThreads;  // of a thread
+  // Of a thread, where a step is in kMaxOffsetSlots offset groups.
+  static constexpr int kPlaces = (kMaxOffsetSlots * kPixels + kThreads - 1) / kThreads;
   static_assert(kPixels * kRowUnits % kThreads == 0, "every thread makes equally many units");
   static_assert(kRows * kRowUnits % kThreads == 0, "every thread copies equally many units");
   // Words of 32 bits that hold a unit's elements as they are stored. An element that is read alone
@@ -394,28 +400,49 @@ class FusedDeformConv2d {
     return (step.last_group - step.first_group + 1) * kPixels;
   }
 
-  // Begins to read where the step's tap samples: this thread's first place. Most often there is no
-  // other.
-  __device__ __forceinline__ PlaceBits begin_to_locate(Step step) const {
-    if (static_cast<int>(thread_) >= places(step)) return {};
-    return read_place(a_, shared_load(&pixel_info_[thread_ % kPixels]),
-                      step.first_group + static_cast<int>(thread_ / kPixels), step.tap);
+  // What the inputs say of this thread's first places, read before it is needed. Most often there
+  // are no others.
+  struct Places {
+    PlaceBits bits[kPlaces];
+  };
+
+  __device__ __forceinline__ Places begin_to_locate(Step step) const {
+    Places first;
+    const int count = places(step);
+#pragma unroll
+    for (int i = 0; i < kPlaces; ++i) {
+      const int place = static_cast<int>(thread_) + i * kThreads;
+      first.bits[i] = place < count ? read_place_of(step, place) : PlaceBits{};
+    }
+    return first;
   }
 
-  __device__ __forceinline__ void locate(Step step, int buffer, PlaceBits bits) {
+  __device__ __forceinline__ PlaceBits read_place_of(Step step, int place) const {
+    return read_place(a_, shared_load(&pixel_info_[place % kPixels]),
+                      step.first_group + place / kPixels, step.tap);
+  }
+
+  __device__ __forceinline__ void locate(Step step, int buffer, const Places& first) {
     const int count = places(step);
-    for (int i = static_cast<int>(thread_); i < count; i += kThreads) {
-      const int slot = i / kPixels;
-      const int pixel = i % kPixels;
-      const Vec16 info = shared_load(&pixel_info_[pixel]);
-      if (i >= kThreads) {
-        bits = read_place(a_, info, step.first_group + slot, step.tap);
-      }
-      const Corners corners = corners_at(a_, info, step.tap, bits);
-      Vec16* at = corners_ + corner_index(buffer, slot, pixel);
-      shared_store(at, corners.pixels);
-      shared_store(at + kPixels, corners.weights);
+#pragma unroll
+    for (int i = 0; i < kPlaces; ++i) {
+      const int place = static_cast<int>(thread_) + i * kThreads;
+      if (place < count) store_corners(step, buffer, place, first.bits[i]);
     }
+#pragma unroll 1
+    for (int place = static_cast<int>(thread_) + kPlaces * kThreads; place < count;
+         place += kThreads) {
+      store_corners(step, buffer, place, read_place_of(step, place));
+    }
+  }
+
+  __device__ __forceinline__ void store_corners(Step step, int buffer, int place,
+                                                const PlaceBits& bits) {
+    const int pixel = place % kPixels;
+    const Corners corners = corners_at(a_, shared_load(&pixel_info_[pixel]), step.tap, bits);
+    Vec16* at = corners_ + corner_index(buffer, place / kPixels, pixel);
+    shared_store(at, corners.pixels);
+    shared_store(at + kPixels, corners.weights);
   }
 
   // A thread's unit number `i`. Neighbouring threads read neighbouring channels where a unit is

@@ -34,6 +34,11 @@ struct PlaceBits {
   uint32_t mask;
 };
 
+__device__ __forceinline__ uint32_t load_bits(const unsigned char* address, bool wide) {
+  return wide ? *reinterpret_cast<const uint32_t*>(address)
+              : *reinterpret_cast<const uint16_t*>(address);
+}
+
 // For the pixel that `info` tells of and the channels of an offset group. Nothing waits for what is
 // read.
 __device__ __forceinline__ PlaceBits read_place(const DeformConv2dArguments& a, const Vec16& info,
@@ -44,18 +49,17 @@ __device__ __forceinline__ PlaceBits read_place(const DeformConv2dArguments& a, 
   const int32_t place =
       (static_cast<int32_t>(info.x) * a.offset_group + offset_group) * a.taps + tap;
   const int64_t plane = static_cast<int64_t>(place) * a.out_plane;
-  const int64_t first = 2 * plane + static_cast<int32_t>(info.y);
-  if (a.offset_dtype == DType::kFloat32) {
-    bits.y = static_cast<const uint32_t*>(a.offset)[first];
-    bits.x = static_cast<const uint32_t*>(a.offset)[first + a.out_plane];
-  } else {
-    bits.y = static_cast<const uint16_t*>(a.offset)[first];
-    bits.x = static_cast<const uint16_t*>(a.offset)[first + a.out_plane];
-  }
+  const bool wide = a.offset_dtype == DType::kFloat32;
+  const int64_t bytes = wide ? 4 : 2;
+  const unsigned char* y = static_cast<const unsigned char*>(a.offset) +
+                           (2 * plane + static_cast<int32_t>(info.y)) * bytes;
+  bits.y = load_bits(y, wide);
+  bits.x = load_bits(y + a.out_plane * bytes, wide);
   if (a.mask != nullptr) {
-    const int64_t index = plane + static_cast<int32_t>(info.y);
-    bits.mask = a.mask_dtype == DType::kFloat32 ? static_cast<const uint32_t*>(a.mask)[index]
-                                                : static_cast<const uint16_t*>(a.mask)[index];
+    const bool wide_mask = a.mask_dtype == DType::kFloat32;
+    bits.mask = load_bits(static_cast<const unsigned char*>(a.mask) +
+                              (plane + static_cast<int32_t>(info.y)) * (wide_mask ? 4 : 2),
+                          wide_mask);
   }
   return bits;
 }
@@ -63,8 +67,12 @@ __device__ __forceinline__ PlaceBits read_place(const DeformConv2dArguments& a, 
 __device__ __forceinline__ Corners corners_at(const DeformConv2dArguments& a, const Vec16& info,
                                               int tap, const PlaceBits& bits) {
   if (static_cast<int32_t>(info.x) == kOutside) return corners_nowhere();
-  float y = float_of(bits.y, a.offset_dtype);
-  float x = float_of(bits.x, a.offset_dtype);
+  float y = bits_to_float(bits.y);
+  float x = bits_to_float(bits.x);
+  if (a.offset_dtype != DType::kFloat32) {
+    y = float_of(bits.y, a.offset_dtype);
+    x = float_of(bits.x, a.offset_dtype);
+  }
   if (DCN_DEPLOY_FAULT(5)) {
     y = Float16::load(Float16::store(y));
     x = Float16::load(Float16::store(x));

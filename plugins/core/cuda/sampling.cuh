@@ -26,9 +26,10 @@ __device__ __forceinline__ Corners corners_nowhere() {
   return {{outside, outside, outside, outside}, {0, 0, 0, 0}};
 }
 
-__device__ __forceinline__ uint32_t corner_pixel(bool on_map, int32_t row, int32_t column,
-                                                 int32_t width) {
-  return static_cast<uint32_t>(on_map ? row * width + column : kOutside);
+// Unsigned: rows and columns that are not on the map may be anything.
+__device__ __forceinline__ uint32_t corner_pixel(bool on_map, uint32_t first_of_row,
+                                                 uint32_t column) {
+  return on_map ? first_of_row + column : static_cast<uint32_t>(kOutside);
 }
 
 // The sample at (base_y + y, base_x + x) of a map of height × width pixels.
@@ -36,11 +37,14 @@ __device__ __forceinline__ Corners locate(int32_t base_y, int32_t base_x, float 
                                           float mask, int32_t height, int32_t width) {
   const BilinearAxis v = bilinear_axis(base_y, y, height);
   const BilinearAxis h = bilinear_axis(base_x, x, width);
+  const uint32_t first_row = static_cast<uint32_t>(v.first) * static_cast<uint32_t>(width);
+  const uint32_t second_row = first_row + static_cast<uint32_t>(width);
+  const uint32_t first = static_cast<uint32_t>(h.first);
   Corners corners;
-  corners.pixels.x = corner_pixel(v.has_first && h.has_first, v.first, h.first, width);
-  corners.pixels.y = corner_pixel(v.has_first && h.has_second, v.first, h.first + 1, width);
-  corners.pixels.z = corner_pixel(v.has_second && h.has_first, v.first + 1, h.first, width);
-  corners.pixels.w = corner_pixel(v.has_second && h.has_second, v.first + 1, h.first + 1, width);
+  corners.pixels.x = corner_pixel(v.has_first && h.has_first, first_row, first);
+  corners.pixels.y = corner_pixel(v.has_first && h.has_second, first_row, first + 1);
+  corners.pixels.z = corner_pixel(v.has_second && h.has_first, second_row, first);
+  corners.pixels.w = corner_pixel(v.has_second && h.has_second, second_row, first + 1);
   corners.weights.x = float_to_bits(v.weight_first * h.weight_first * mask);
   corners.weights.y = float_to_bits(v.weight_first * h.weight_second * mask);
   corners.weights.z = float_to_bits(v.weight_second * h.weight_first * mask);
